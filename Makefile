@@ -1,0 +1,78 @@
+# make demo: everything from nothing to runs/demo/report.html.   make test: the tests.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c "" 2>/dev/null && echo $$p && exit; done; echo python3)
+PY := .venv/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: venv demo test test-compat lint clean-demo
+.DELETE_ON_ERROR:
+
+venv: .venv/installed
+.venv/installed: requirements.txt
+	@$(PYTHON) -c "import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<=(3,13) else f'Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; say make PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+test: venv
+	$(PY) -m ruff check .
+	$(PY) -m pytest
+
+# The second environment (tensorflow-addons, TensorFlow 2.15); needs Python 3.11.
+test-compat: venv .venv-tfa/installed
+	$(PY) -m pytest tests/compat
+.venv-tfa/installed: requirements-tfa.txt
+	python3.11 -m venv .venv-tfa
+	.venv-tfa/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tfa.txt
+	@touch $@
+
+lint: venv
+	$(PY) -m ruff check .
+
+# The demo, each step behind the file that it writes last, so that a second run starts where the first ended.
+DEMO := runs/demo
+SEED ?= 1
+SYNTHETIC := $(DEMO)/synthetic
+RECORDS := $(DEMO)/records
+MODEL := $(DEMO)/model
+TRAIN := $(PY) -m tfseg.train --data_dir=$(RECORDS) --model_dir=$(MODEL) --seed=$(SEED)
+
+demo: $(DEMO)/report.html
+	@echo "open $(DEMO)/report.html"
+
+$(SYNTHETIC)/synthetic.json: | venv
+	$(PY) -m tfrecords.build_synthetic --output_dir=$(SYNTHETIC) --seed=$(SEED)
+
+$(RECORDS)/source_train.json: | $(SYNTHETIC)/synthetic.json
+	$(PY) -m tfrecords.build_coco --annotations=$(SYNTHETIC)/coco/annotations/instances_train.json \
+	  --images=$(SYNTHETIC)/coco/train --label_map=$(SYNTHETIC)/labels.json --split=source_train --output_dir=$(RECORDS)
+
+$(RECORDS)/target_%.json: | $(SYNTHETIC)/synthetic.json
+	$(PY) -m tfrecords.build_voc --voc_root=$(SYNTHETIC)/VOCdevkit/VOC2012 --split=$* --masks=SegmentationClassAug \
+	  --label_map=$(SYNTHETIC)/labels.json --output_split=target_$* --output_dir=$(RECORDS)
+
+$(RECORDS)/verify.json: | $(RECORDS)/source_train.json $(RECORDS)/target_train.json $(RECORDS)/target_val.json
+	$(PY) -m tfrecords.verify $(RECORDS)
+
+$(MODEL)/%/done: | $(RECORDS)/verify.json
+	$(TRAIN) --flagfile=configs/demo/$*.cfg
+	@touch $@
+$(MODEL)/classifier/done $(MODEL)/attention/done: | $(MODEL)/encoder/done
+$(MODEL)/joint/done: | $(MODEL)/attention/done
+
+EVALUATE := $(PY) -m tfseg.evaluate --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val
+$(DEMO)/evaluation/%/metrics.json: | $(MODEL)/joint/done $(MODEL)/classifier/done
+	$(EVALUATE) $(EVALUATE_$*) --output_dir=$(@D)
+EVALUATE_ground_truth := --labels=ground_truth
+EVALUATE_predicted := --labels=predicted
+EVALUATE_attention := --labels=ground_truth --method=attention
+
+$(DEMO)/export/1/saved_model.pb: | $(MODEL)/joint/done $(MODEL)/classifier/done
+	$(PY) -m export.saved_model --model_dir=$(MODEL) --output_dir=$(DEMO)/export --version=1
+
+$(DEMO)/report.html: | $(DEMO)/evaluation/ground_truth/metrics.json $(DEMO)/evaluation/predicted/metrics.json \
+  $(DEMO)/evaluation/attention/metrics.json $(DEMO)/export/1/saved_model.pb
+	$(PY) -m tfseg.report --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val \
+	  --evaluations=$(DEMO)/evaluation --export_dir=$(DEMO)/export/1 --output=$@
+
+clean-demo:
+	rm -rf $(DEMO)
