@@ -1,0 +1,157 @@
+"""The shape of a network, as one frozen value; every number of SPEC 3 and 12 that a model depends on.
+
+Training hyperparameters are not here: they are flags of `tfseg.train`, kept in `configs/`.
+"""
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+from tfseg.errors import InputError
+
+# Caffe's mean of the ImageNet training images, channels B, G, R (training prototxts, SPEC 12 row 16).
+BGR_MEAN_TRAIN = (104.008, 116.669, 122.675)
+# The authors' inference script writes the same mean with more digits.
+BGR_MEAN_INFERENCE = (104.00698793, 116.66876762, 122.67891434)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What `build_transfernet` and the baselines are built from.
+
+    Attributes:
+        image_size: Side of the square input, in pixels. `W_feat` sees the whole flattened map, so it
+            is fixed; a multiple of 2 to the number of poolings.
+        num_labels: L, length of the one-hot label vector; label ids run from 1 to L.
+        encoder_blocks: (convolutions, channels) of each VGG block; a 2x2 pooling with switches
+            follows every block but the last.
+        feature_scale: Factor on the last feature map before everything below it (SPEC 3.1).
+        factors: d, number of factors of the 3-way gate (equation 4).
+        gating: How feature and label embedding meet: the paper's product, or an ablation.
+        combined_embed: Whether the code's extra dense layer with ReLU precedes `W_att` (SPEC 12 row 1).
+        decoder_input: `densified` (equation 7) or, for ablation, the sparse attention itself.
+        joint_gradient: Whether the segmentation loss reaches the attention (equation 9).
+        classification_units: Width of the dense layer of f_cls.
+        classifier_units: Width of fc6 and fc7 of the whole-image classifier and the baselines.
+        classifier_dropout: Dropout rate after fc6 and fc7.
+        bgr_mean: Mean that is subtracted from the B, G, R channels.
+        decoder_stddev: Standard deviation of the Gaussian that initialises decoder and `att_w`.
+        decoder_init: `gaussian` (SPEC 12 row 12) or `he` for networks without a pretrained encoder.
+    """
+
+    image_size: int = 320
+    num_labels: int = 80
+    encoder_blocks: tuple[tuple[int, int], ...] = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+    feature_scale: float = 0.004
+    factors: int = 1024
+    gating: Literal["multiplicative", "additive", "concat"] = "multiplicative"
+    combined_embed: bool = True
+    decoder_input: Literal["densified", "attention"] = "densified"
+    joint_gradient: bool = True
+    classification_units: int = 512
+    classifier_units: int = 4096
+    classifier_dropout: float = 0.5
+    bgr_mean: tuple[float, float, float] = BGR_MEAN_TRAIN
+    decoder_init: Literal["gaussian", "he"] = "gaussian"
+    decoder_stddev: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuses shapes that no network can have."""
+        if self.image_size <= 0 or self.image_size % self.stride:
+            raise InputError(
+                f"image_size={self.image_size}: must be a positive multiple of {self.stride}, "
+                f"for the encoder halves it {self.num_poolings} times"
+            )
+        if not 1 <= self.num_labels <= 254:
+            raise InputError(f"num_labels={self.num_labels}: must be 1 to 254 (255 is the ignore label)")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
+
+    @property
+    def num_poolings(self) -> int:
+        """Number of poolings with switches, and of unpoolings."""
+        return len(self.encoder_blocks) - 1
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per feature map position, along one side."""
+        return 2**self.num_poolings
+
+    @property
+    def map_size(self) -> int:
+        """Side of the feature map; M of the paper is its square."""
+        return self.image_size // self.stride
+
+    @property
+    def feature_channels(self) -> int:
+        """D, channels of the feature map."""
+        return self.encoder_blocks[-1][1]
+
+    def replace(self, **changes: Any) -> "ModelConfig":
+        """Returns a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Returns the configuration as JSON text, the form stored beside checkpoints."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str = "config.json") -> "ModelConfig":
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: JSON text.
+            origin: File name for the error message.
+
+        Raises:
+            InputError: If the text is no JSON object or holds a field that is not known.
+        """
+        try:
+            values = json.loads(text)
+            values["encoder_blocks"] = tuple(tuple(block) for block in values["encoder_blocks"])
+            values["bgr_mean"] = tuple(values["bgr_mean"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{origin}: not a model configuration of this version: {error}") from error
+
+
+_CHOICES = {
+    "gating": ("multiplicative", "additive", "concat"),
+    "decoder_input": ("densified", "attention"),
+    "decoder_init": ("gaussian", "he"),
+}
+
+_OFFICIAL = ModelConfig()
+_PRESETS = {
+    # All values of the authors' code: the only complete recipe (SPEC 15).
+    "official": _OFFICIAL,
+    # Equation 4 as printed: no extra layer before W_att.
+    "paper": _OFFICIAL.replace(combined_embed=False),
+    # The same structure for CPUs. Its encoder starts from random weights on pixels of +-128, so that
+    # features must be brought to O(1), else the spatial softmax saturates.
+    "tiny": ModelConfig(
+        image_size=96,
+        num_labels=20,
+        encoder_blocks=((2, 24), (2, 48), (2, 96), (2, 128)),
+        feature_scale=1 / 64,
+        factors=128,
+        classification_units=128,
+        classifier_units=256,
+        decoder_init="he",
+    ),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """Returns the frozen configuration of a preset.
+
+    Args:
+        name: `official`, `paper` or `tiny`.
+
+    Raises:
+        InputError: If there is no such preset.
+    """
+    if name not in _PRESETS:
+        raise InputError(f"preset {name!r}: allowed are {', '.join(_PRESETS)}")
+    return _PRESETS[name]
