@@ -1,0 +1,12 @@
+"""Losses of the two objectives, written with `keras.ops` alone."""
+
+from tfseg.losses.classification import label_cross_entropy, multi_label_cross_entropy
+from tfseg.losses.segmentation import IGNORE_LABEL, mask_cross_entropy, mean_over_valid
+
+__all__ = [
+    "IGNORE_LABEL",
+    "label_cross_entropy",
+    "mask_cross_entropy",
+    "mean_over_valid",
+    "multi_label_cross_entropy",
+]

@@ -1,0 +1,39 @@
+"""Losses on image-level labels, one number an example; whoever calls them divides by the global batch."""
+
+from keras import KerasTensor, ops
+
+
+def label_cross_entropy(label: KerasTensor, class_logits: KerasTensor) -> KerasTensor:
+    """e_c of equation (6): softmax cross-entropy of one label.
+
+    Args:
+        label: int `[B]`, ids 1 to L.
+        class_logits: `[B, L]`.
+
+    Returns:
+        float32 `[B]`, in nats.
+    """
+    logits = ops.cast(class_logits, "float32")
+    index = ops.cast(label, "int32") - 1
+    chosen = ops.take_along_axis(logits, ops.expand_dims(index, -1), axis=-1)
+    return ops.logsumexp(logits, axis=-1) - ops.squeeze(chosen, -1)
+
+
+def multi_label_cross_entropy(
+    present: KerasTensor, known: KerasTensor, class_logits: KerasTensor
+) -> KerasTensor:
+    """Sigmoid cross-entropy over the labels that somebody looked for in the image.
+
+    A target image was never searched for source categories; they are unknown there, not absent.
+
+    Args:
+        present: float `[B, L]`, 1 where the label is in the image.
+        known: float `[B, L]`, 1 where presence or absence is known.
+        class_logits: `[B, L]`.
+
+    Returns:
+        float32 `[B]`, the sum over known labels, in nats.
+    """
+    logits = ops.cast(class_logits, "float32")
+    loss = ops.softplus(logits) - logits * ops.cast(present, "float32")
+    return ops.sum(loss * ops.cast(known, "float32"), axis=-1)

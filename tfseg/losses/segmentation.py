@@ -1,0 +1,33 @@
+"""The segmentation loss of equation (8), over valid pixels."""
+
+from keras import KerasTensor, ops
+
+IGNORE_LABEL = 255
+
+
+def mask_cross_entropy(mask: KerasTensor, mask_logits: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    """e_s of equation (8): 2-way softmax cross-entropy, summed over the pixels that are not ignored.
+
+    Sum and count are returned apart, since the mean is taken over the valid pixels of the whole global
+    batch (SPEC 5), which no single replica or micro-batch knows.
+
+    Args:
+        mask: uint8 `[B, H, W]`: 0 background, 1 the label, 255 ignored.
+        mask_logits: `[B, H, W, 2]`, channel 0 background and 1 foreground.
+
+    Returns:
+        `(loss_sum, valid_pixels)`, float32 scalars, in nats and pixels.
+    """
+    logits = ops.cast(mask_logits, "float32")
+    margin = logits[..., 1] - logits[..., 0]
+    foreground = ops.cast(ops.equal(mask, 1), "float32")
+    valid = ops.cast(ops.not_equal(mask, IGNORE_LABEL), "float32")
+    # -log softmax of two classes is softplus of the margin against the true one; no difference of large
+    # numbers, so that confident pixels keep their small losses and gradients.
+    loss = ops.softplus((1.0 - 2.0 * foreground) * margin)
+    return ops.sum(loss * valid), ops.sum(valid)
+
+
+def mean_over_valid(loss_sum: KerasTensor, valid_pixels: KerasTensor) -> KerasTensor:
+    """Divides, giving zero when no pixel is valid, as a batch of target pairs has none (SPEC 5)."""
+    return loss_sum / ops.maximum(valid_pixels, 1.0)
