@@ -1,0 +1,1 @@
+"""Label maps, records and the colours of masks."""

@@ -1,0 +1,163 @@
+"""Label maps: which categories there are, their ids, and the domain that each belongs to."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from tfseg.errors import InputError
+
+Domain = Literal["source", "target"]
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+BACKGROUND_ID = 0
+IGNORE_ID = 255
+MAX_LABELS = IGNORE_ID - 1
+
+
+@dataclass(frozen=True)
+class Label:
+    """One category.
+
+    Attributes:
+        id: 1..L; also the pixel value in masks.
+        name: what people and files call it.
+        domain: "source" (has pixel masks) or "target" (has image labels only).
+        aliases: other names under which datasets list it.
+    """
+
+    id: int
+    name: str
+    domain: Domain
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """All categories of a pair of datasets, ordered by id 1..L (SPEC 4.1).
+
+    Attributes:
+        name: of the map, for people.
+        labels: one `Label` for each id, without gaps.
+    """
+
+    name: str
+    labels: tuple[Label, ...]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "LabelMap":
+        """Reads a label map from a JSON file.
+
+        Raises:
+            InputError: names the file, and what in it is wrong.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+        except OSError as error:
+            raise InputError(f"label map {path}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"label map {path}: is not JSON ({error})") from error
+        return cls.from_dict(content, where=f"label map {path}")
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str = "label map") -> "LabelMap":
+        """Checks and builds a label map from what `to_dict` gives.
+
+        Args:
+            content: `{"name": str, "labels": [{"id", "name", "domain", "aliases"}, ...]}`.
+            where: names the origin in error messages.
+
+        Raises:
+            InputError: ids are not 1..L (at most 254), or a name, alias or domain is wrong or
+                there twice.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+            raise InputError(f'{where}: must be an object with "name" (a string) and "labels"')
+        entries = content.get("labels")
+        if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_LABELS:
+            raise InputError(f'{where}: "labels" must be a list of 1 to {MAX_LABELS} labels')
+        labels = sorted((_label(entry, where) for entry in entries), key=lambda label: label.id)
+        for expected, label in enumerate(labels, start=1):
+            if label.id != expected:
+                raise InputError(
+                    f"{where}: ids must be 1 to {len(labels)}, each once; "
+                    f"found {label.id} ({label.name}) where {expected} is due"
+                )
+        _refuse_duplicates(labels, where)
+        return cls(content["name"], tuple(labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The label map as `from_dict` takes it, ready for JSON."""
+        return {
+            "name": self.name,
+            "labels": [
+                {
+                    "id": label.id,
+                    "name": label.name,
+                    "domain": label.domain,
+                    "aliases": list(label.aliases),
+                }
+                for label in self.labels
+            ],
+        }
+
+    @property
+    def num_labels(self) -> int:
+        """L, the number of categories of both domains."""
+        return len(self.labels)
+
+    def label(self, label_id: int) -> Label:
+        """The label with id `label_id`.
+
+        Raises:
+            InputError: the id is outside 1..L.
+        """
+        if not 1 <= label_id <= self.num_labels:
+            raise InputError(f"label id {label_id}: {self.name} has the ids 1 to {self.num_labels}")
+        return self.labels[label_id - 1]
+
+    def find(self, name: str) -> Label | None:
+        """The label of this exact name or alias, or None."""
+        return self._by_name.get(name)
+
+    def ids(self, domain: Domain) -> tuple[int, ...]:
+        """The ids of one domain, ascending."""
+        return tuple(label.id for label in self.labels if label.domain == domain)
+
+    def names(self, domain: Domain) -> tuple[str, ...]:
+        """The names of one domain, in the order of their ids."""
+        return tuple(label.name for label in self.labels if label.domain == domain)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Label]:
+        return {name: label for label in self.labels for name in (label.name, *label.aliases)}
+
+
+def _label(entry: Any, where: str) -> Label:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: each label must be an object, found {entry!r}")
+    label_id, name, domain = entry.get("id"), entry.get("name"), entry.get("domain")
+    aliases = entry.get("aliases", [])
+    if not isinstance(label_id, int) or isinstance(label_id, bool):
+        raise InputError(f"{where}: label {name!r}: id must be a whole number, found {label_id!r}")
+    where = f"{where}: label {label_id} ({name!r})"
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"{where}: name must be a string that is not empty")
+    if domain not in DOMAINS:
+        raise InputError(f"{where}: domain must be source or target, found {domain!r}")
+    if not isinstance(aliases, list) or not all(isinstance(name, str) and name for name in aliases):
+        raise InputError(f"{where}: aliases must be a list of names, found {aliases!r}")
+    return Label(label_id, name, domain, tuple(aliases))
+
+
+def _refuse_duplicates(labels: list[Label], where: str) -> None:
+    seen: dict[str, Label] = {}
+    for label in labels:
+        for name in (label.name, *label.aliases):
+            if name in seen:
+                raise InputError(
+                    f"{where}: the name {name!r} stands for the labels {seen[name].id} and "
+                    f"{label.id}; names and aliases must differ"
+                )
+            seen[name] = label

@@ -1,0 +1,278 @@
+"""Records: one image with its labels and mask as a tf.Example, and a finished split of them.
+
+A split is a set of TFRecord shards and a `SPLIT.json` that is written last: its presence says that
+the split is whole, and its index lets a reader fetch any one record without reading the others.
+"""
+
+import json
+import os
+import struct
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfseg.data.labels import DOMAINS, LabelMap
+from tfseg.errors import InputError
+
+HEADER_BYTES = 12
+"""A TFRecord starts with its length (uint64) and the length's checksum (uint32)."""
+FRAME_BYTES = HEADER_BYTES + 4
+"""What TFRecord adds to each record: the header, and the data's checksum behind."""
+
+_FEATURES = {
+    "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    "image/format": tf.io.FixedLenFeature([], tf.string),
+    "image/filename": tf.io.FixedLenFeature([], tf.string),
+    "image/id": tf.io.FixedLenFeature([], tf.string),
+    "image/height": tf.io.FixedLenFeature([], tf.int64),
+    "image/width": tf.io.FixedLenFeature([], tf.int64),
+    "image/labels": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+    "mask/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
+}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a dataset.
+
+    Attributes:
+        image: the bytes of the image file as they were found, JPEG or PNG.
+        format: "jpeg" or "png".
+        filename: the file's name in its dataset.
+        image_id: the image's id in its dataset.
+        height: in pixels.
+        width: in pixels.
+        labels: label ids present, ascending.
+        mask: an 8-bit one-channel PNG of the image's size, pixel = label id (0 background,
+            255 ignore); None when there is none.
+    """
+
+    image: bytes
+    format: str
+    filename: str
+    image_id: str
+    height: int
+    width: int
+    labels: tuple[int, ...]
+    mask: bytes | None
+
+
+class RecordInfo(NamedTuple):
+    """Where a record stands and what is known of it without reading it.
+
+    Attributes:
+        shard: number of the shard.
+        offset: position of the TFRecord header in the shard, bytes.
+        length: of the serialized Example, bytes.
+        image_id: as `ImageRecord`.
+        labels: as `ImageRecord`.
+        has_mask: whether there is a mask.
+        height: in pixels.
+        width: in pixels.
+    """
+
+    shard: int
+    offset: int
+    length: int
+    image_id: str
+    labels: tuple[int, ...]
+    has_mask: bool
+    height: int
+    width: int
+
+
+def serialize(record: ImageRecord) -> bytes:
+    """The record as a serialized tf.Example, the same bytes for the same record."""
+    values: dict[str, Any] = {
+        "image/encoded": _bytes(record.image),
+        "image/format": _bytes(record.format.encode()),
+        "image/filename": _bytes(record.filename.encode()),
+        "image/id": _bytes(record.image_id.encode()),
+        "image/height": _ints(record.height),
+        "image/width": _ints(record.width),
+        "image/labels": _ints(*record.labels),
+    }
+    if record.mask is not None:
+        values["mask/encoded"] = _bytes(record.mask)
+    example = tf.train.Example(features=tf.train.Features(feature=values))
+    # A protobuf map has no order of its own: without this the bytes may differ from run to run.
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Takes one serialized record apart, as graph code.
+
+    Args:
+        serialized: scalar string.
+
+    Returns:
+        Scalars `image`, `format`, `filename`, `id`, `mask` (strings; `mask` empty where there is
+        none), `height`, `width` (int64), and `labels` int64 [K]. Image and mask are still encoded.
+    """
+    features = tf.io.parse_single_example(serialized, _FEATURES)
+    parsed = {name.removeprefix("image/"): value for name, value in features.items()}
+    return {"image": parsed.pop("encoded"), "mask": parsed.pop("mask/encoded"), **parsed}
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """File name of one shard, as in `train-00003-of-00020.tfrecord`."""
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A finished split on disk, read record by record.
+
+    Attributes:
+        data_dir: the folder.
+        name: of the split.
+        domain: "source" or "target".
+        label_map: the categories of both domains.
+        shards: file names of the shards, by shard number.
+        infos: one `RecordInfo` a record, in the order of the split.
+        summary: everything in `SPLIT.json` but the records.
+    """
+
+    data_dir: Path
+    name: str
+    domain: str
+    label_map: LabelMap
+    shards: tuple[str, ...]
+    infos: tuple[RecordInfo, ...]
+    summary: dict[str, Any] = field(repr=False)
+    _descriptors: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @classmethod
+    def load(cls, data_dir: str | os.PathLike[str], split: str) -> "Split":
+        """Reads `SPLIT.json` and checks that each shard is there with its recorded size.
+
+        Raises:
+            InputError: the split is not there, not whole, or its JSON is damaged.
+        """
+        data_dir = Path(data_dir)
+        loaded = cls.load_index(data_dir, split)
+        for shard in loaded.shards:
+            path, expected = data_dir / shard, loaded.summary["bytes"][shard]
+            if not path.is_file():
+                raise InputError(f"{path}: the shard is missing; build the split again")
+            if (size := path.stat().st_size) != expected:
+                raise InputError(
+                    f"{path}: has {size} bytes, {split}.json says {expected}; build the split again"
+                )
+        return loaded
+
+    @classmethod
+    def load_index(cls, data_dir: str | os.PathLike[str], split: str) -> "Split":
+        """Like `load`, without a look at the shards.
+
+        Raises:
+            InputError: `SPLIT.json` is not there or is damaged.
+        """
+        path = Path(data_dir) / f"{split}.json"
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{path}: no finished split {split!r} there ({error.strerror}); "
+                f"finished are: {', '.join(finished_splits(data_dir)) or 'none'}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is not JSON ({error})") from error
+        try:
+            infos = tuple(_info(values) for values in summary.pop("records"))
+            shards = tuple(sorted(summary["sha256"]))
+            label_map = LabelMap.from_dict(summary["label_map"], where=f"{path}: label_map")
+            names = tuple(shard_name(split, i, len(shards)) for i in range(len(shards)))
+            if shards != names or tuple(sorted(summary["bytes"])) != names:
+                raise ValueError("sha256 and bytes do not list the shards")
+            if any(not 0 <= info.shard < len(shards) for info in infos):
+                raise ValueError("a record stands in a shard that is not listed")
+            if summary["domain"] not in DOMAINS:
+                raise ValueError(f"domain {summary['domain']!r}")
+            return cls(Path(data_dir), split, summary["domain"], label_map, shards, infos, summary)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{path}: is not the index of a split ({type(error).__name__}: {error}); "
+                "build the split again"
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of records (images)."""
+        return len(self.infos)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """All (record number, label id) of the split: an image with K labels gives K pairs."""
+        return tuple((i, label) for i, info in enumerate(self.infos) for label in info.labels)
+
+    def read(self, index: int) -> bytes:
+        """The serialized Example of record `index`; any number of threads may read at once.
+
+        Raises:
+            InputError: the shard is missing, cut short, or has no record of that length there.
+        """
+        info = self.infos[index]
+        where = f"{self.data_dir / self.shards[info.shard]}: record {index} ({info.image_id})"
+        frame = os.pread(self._descriptor(info.shard), HEADER_BYTES + info.length, info.offset)
+        if len(frame) < HEADER_BYTES + info.length:
+            raise InputError(f"{where}: the file ends within it; build the split again")
+        if struct.unpack_from("<Q", frame)[0] != info.length:
+            raise InputError(
+                f"{where}: no record of {info.length} bytes at byte {info.offset}; build the split again"
+            )
+        return frame[HEADER_BYTES:]
+
+    def _descriptor(self, shard: int) -> int:
+        with self._lock:
+            if shard not in self._descriptors:
+                path = self.data_dir / self.shards[shard]
+                try:
+                    self._descriptors[shard] = os.open(path, os.O_RDONLY)
+                except OSError as error:
+                    raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            return self._descriptors[shard]
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_descriptors", {}).values():
+            os.close(descriptor)
+
+
+def index_json(summary: dict[str, Any], infos: list[RecordInfo]) -> str:
+    """The text of `SPLIT.json`: the summary, then one compact line a record."""
+    summary = {**summary, "record_fields": RecordInfo._fields}
+    head = json.dumps(summary, indent=2)
+    lines = ",\n".join(json.dumps(info, separators=(",", ":")) for info in infos)
+    return f'{head[:-2]},\n  "records": [\n{lines}\n  ]\n}}\n'
+
+
+def _is_index(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(64).startswith(f'{{\n  "split": "{path.stem}"'.encode())
+
+
+def _info(values: list[Any]) -> RecordInfo:
+    shard, offset, length, image_id, labels, has_mask, height, width = values
+    numbers = (shard, offset, length, height, width, *labels)
+    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
+    if not whole or not isinstance(image_id, str):
+        raise ValueError(f"bad record line {values}")
+    return RecordInfo(shard, offset, length, image_id, tuple(labels), bool(has_mask), height, width)
+
+
+def finished_splits(data_dir: str | os.PathLike[str]) -> list[str]:
+    """Names of the splits in a folder, by their `SPLIT.json`, sorted."""
+    return sorted(path.stem for path in Path(data_dir).glob("*.json") if _is_index(path))
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _ints(*values: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
