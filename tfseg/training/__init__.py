@@ -1,0 +1,1 @@
+"""Training: stages, the step of an update, checkpoints and what is shown meanwhile."""

@@ -1,0 +1,126 @@
+"""What a person sees of a running training: a progress bar, curves, pictures and a log of losses."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfseg.errors import InputError
+
+LOSS_LOG = "losses.jsonl"
+
+
+class Monitor:
+    """Reports each update and stops a run whose loss is no number.
+
+    Args:
+        stage_dir: Where the loss log and TensorBoard's files go.
+        start_step: Updates done before; the log keeps these and drops what a killed run wrote beyond.
+        steps: Updates in all.
+        batch_size: Pairs an update.
+        summary_every: Updates between points of TensorBoard's curves.
+    """
+
+    def __init__(
+        self, stage_dir: Path, start_step: int, steps: int, batch_size: int, summary_every: int
+    ) -> None:
+        self._batch_size = batch_size
+        self._summary_every = summary_every
+        self._log = _open_log(stage_dir / LOSS_LOG, start_step)
+        self._writer = tf.summary.create_file_writer(str(stage_dir))
+        self._bar = tqdm(
+            total=steps, initial=start_step, unit="update", dynamic_ncols=True, desc=stage_dir.name
+        )
+        self._last = time.perf_counter()
+
+    def update(self, step: int, losses: dict[str, tf.Tensor]) -> None:
+        """Shows the losses of update `step`, counted from 1.
+
+        Raises:
+            InputError: If a loss is not finite.
+        """
+        values = {name: float(value) for name, value in losses.items()}
+        now = time.perf_counter()
+        speed, self._last = self._batch_size / (now - self._last), now
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}", images_s=f"{speed:.1f}", refresh=False)
+        self._bar.update()
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"the loss is {values['loss']} at step {step} ({values}); nothing of this update was saved. "
+                "Lower --learning_rate, or look for damaged records with python -m tfrecords.verify"
+            )
+        self._log.write(json.dumps({"step": step, **values}) + "\n")
+        if step % self._summary_every == 0:
+            with self._writer.as_default(step=step):
+                for name, value in values.items():
+                    tf.summary.scalar(name, value)
+                tf.summary.scalar("images_per_second", speed)
+
+    def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
+        """Shows pictures, uint8 `[N, H, W, 3]` each, in TensorBoard."""
+        with self._writer.as_default(step=step):
+            for name, picture in pictures.items():
+                tf.summary.image(name, picture, max_outputs=len(picture))
+
+    def flush(self) -> None:
+        """Brings everything to disk; called before a checkpoint, so that the log is never behind one."""
+        self._log.flush()
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends bar, log and curves."""
+        self.flush()
+        self._bar.close()
+        self._log.close()
+        self._writer.close()
+
+
+def _open_log(path: Path, start_step: int):
+    kept = [entry for entry in read_losses(path) if entry["step"] <= start_step]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+    return path.open("a")
+
+
+def read_losses(path: Path) -> list[dict[str, float]]:
+    """Reads a loss log, passing over a last line that a killed run left unfinished.
+
+    Args:
+        path: `model_dir/STAGE/losses.jsonl`.
+
+    Returns:
+        One dictionary an update, with `step` and the losses; empty without a file.
+    """
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
+
+
+def pictures_of(network: keras.Model, examples: dict[str, tf.Tensor], count: int = 4) -> np.ndarray:
+    """Draws input, attention, densified attention and mask probability side by side.
+
+    Args:
+        network: A segmentation network.
+        examples: A batch of `tfseg.data.batches`.
+        count: How many of its examples to draw.
+
+    Returns:
+        uint8 `[count, S, 4 S, 3]`.
+    """
+    image, label = examples["image"][:count], examples["label"][:count]
+    outputs = network({"image": image, "label": label}, training=False)
+    side = image.shape[1]
+    maps = [outputs["attention"], outputs["densified"]]
+    maps = [tf.image.resize(m[..., None], (side, side)) for m in maps]
+    maps = [m / tf.reduce_max(m, axis=(1, 2, 3), keepdims=True) for m in maps]
+    maps.append(tf.nn.softmax(outputs["mask_logits"])[..., 1:])
+    grey = [tf.repeat(255.0 * tf.clip_by_value(m, 0.0, 1.0), 3, axis=-1) for m in maps]
+    return tf.cast(tf.concat([image, *grey], axis=2), tf.uint8).numpy()

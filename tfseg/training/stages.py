@@ -1,0 +1,129 @@
+"""The stages of training: what is trained, on which loss, and which network starts it (SPEC 6).
+
+| stage | network | trained | loss |
+| --- | --- | --- | --- |
+| encoder | classifier | all of it | multi-label, both domains ("stage 0" of the paper) |
+| classifier | classifier | all of it | multi-label, both domains |
+| attention | segmentation | attention, classification head | equation (6) |
+| joint | segmentation | the same, and the decoder | equation (9) |
+"""
+
+import dataclasses
+
+import keras
+from keras import KerasTensor, ops
+
+from tfseg.data.labels import LabelMap
+from tfseg.losses import (
+    label_cross_entropy,
+    mask_cross_entropy,
+    mean_over_valid,
+    multi_label_cross_entropy,
+)
+
+STAGES = ("encoder", "classifier", "attention", "joint")
+CLASSIFIER_STAGES = ("encoder", "classifier")
+
+Examples = dict[str, KerasTensor]
+Losses = dict[str, KerasTensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """What the sums of a micro-batch are divided by.
+
+    Attributes:
+        pairs: Pairs of the global batch.
+        valid_pixels: Pixels of the global batch that are not ignored, a float32 scalar.
+        micro_batches: Decoded micro-batches of the global batch.
+    """
+
+    pairs: int
+    valid_pixels: KerasTensor
+    micro_batches: int
+
+
+class MultiLabelStage:
+    """Stages `encoder` and `classifier`: which labels does the image hold?
+
+    Args:
+        classifier: What `build_classifier` returned.
+        label_map: Says which labels belong to which domain.
+    """
+
+    def __init__(self, classifier: keras.Model, label_map: LabelMap) -> None:
+        self.model = classifier
+        self.trained = classifier.trainable_variables
+        self.decoded_domains: frozenset[str] = frozenset()
+        # Nobody looked for source categories in target images; source images hold no target category.
+        target = set(label_map.ids("target"))
+        self._known = {
+            "source": [1.0] * label_map.num_labels,
+            "target": [float(i in target) for i in range(1, label_map.num_labels + 1)],
+        }
+
+    def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
+        """Returns the micro-batch's share of the global loss, and what to show."""
+        logits = self.model({"image": examples["image"]}, training=True)["class_logits"]
+        known = ops.broadcast_to(ops.convert_to_tensor(self._known[domain]), ops.shape(logits))
+        loss = ops.sum(multi_label_cross_entropy(examples["present"], known, logits)) / norm.pairs
+        right = ops.cast(ops.equal(logits > 0, examples["present"] > 0.5), "float32") * known
+        accuracy = ops.sum(ops.sum(right, -1) / ops.sum(known, -1)) / norm.pairs
+        return {"loss": loss, "label_accuracy": accuracy}
+
+
+class SegmentationStage:
+    """Stages `attention` and `joint`: equation (6), and (9) = (6) + lambda (8).
+
+    Args:
+        model: What `build_transfernet` or a baseline's builder returned.
+        joint: Whether the decoder is trained too.
+        seg_weight: lambda. 1.0 on the mean over the source pairs is what the authors' weight of 2 on
+            every second mini-batch amounts to (SPEC 5).
+        decode_target: Whether target pairs are decoded, which only masks among them make worth it.
+        mean_per_micro_batch: Whether (8) is averaged over the valid pixels of each micro-batch and then over
+            micro-batches, as Caffe does, or over the valid pixels of the whole global batch, which does
+            not depend on how the batch is cut.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        joint: bool,
+        seg_weight: float = 1.0,
+        decode_target: bool = False,
+        mean_per_micro_batch: bool = False,
+    ) -> None:
+        self.model = model
+        self.seg_weight = seg_weight
+        self.mean_per_micro_batch = mean_per_micro_batch
+        self.trained = model.get_layer("attention").trainable_variables
+        self.decoded_domains = frozenset()
+        # Both share their layers; this one leaves the decoder out.
+        without_decoder = {name: t for name, t in model.output.items() if name != "mask_logits"}
+        self._classify = keras.Model(model.input, without_decoder)
+        if joint:
+            self.trained = self.trained + model.get_layer("decoder").trainable_variables
+            self.decoded_domains = frozenset({"source", "target"} if decode_target else {"source"})
+
+    def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
+        """Returns the micro-batch's share of the global losses, and what to show."""
+        decoded = domain in self.decoded_domains
+        inputs = {"image": examples["image"], "label": examples["label"]}
+        outputs = (self.model if decoded else self._classify)(inputs, training=True)
+        logits = outputs["class_logits"]
+        cls_loss = ops.sum(label_cross_entropy(examples["label"], logits)) / norm.pairs
+        right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32") + 1, examples["label"])
+        losses = {
+            "loss": cls_loss,
+            "cls_loss": cls_loss,
+            "cls_accuracy": ops.sum(ops.cast(right, "float32")) / norm.pairs,
+        }
+        if decoded:
+            seg_sum, valid = mask_cross_entropy(examples["mask"], outputs["mask_logits"])
+            if self.mean_per_micro_batch:
+                losses["seg_loss"] = mean_over_valid(seg_sum, valid) / norm.micro_batches
+            else:
+                losses["seg_loss"] = mean_over_valid(seg_sum, norm.valid_pixels)
+            losses["loss"] = cls_loss + self.seg_weight * losses["seg_loss"]
+        return losses

@@ -1,0 +1,54 @@
+"""Where the weights of a stage come from before its first update (SPEC 6)."""
+
+import keras
+
+from tfseg.errors import InputError
+from tfseg.models.encoder import load_encoder_weights
+from tfseg.training.checkpoints import ModelDir, restore_weights
+
+FINETUNED = "finetuned"
+
+
+def load_start_weights(
+    network: keras.Model, stage: str, directory: ModelDir, encoder_weights: str, earlier: ModelDir
+) -> str:
+    """Loads what a stage starts from.
+
+    `joint` goes on from stage `attention`. The other stages take the encoder that `encoder_weights`
+    names; with `finetuned`, stage `classifier` and the baselines take the classifier's head along.
+
+    Args:
+        network: The network to fill.
+        stage: Its stage.
+        directory: Its model directory.
+        encoder_weights: `finetuned` for stage `encoder` of `earlier`, or what `load_encoder_weights` takes.
+        earlier: Model directory that holds the earlier stages; mostly the same one.
+
+    Returns:
+        What was loaded, for the log.
+
+    Raises:
+        InputError: If an earlier stage is missing or was another network.
+    """
+    if earlier.config != directory.config and earlier.path != directory.path:
+        raise InputError(
+            f"{earlier.path}/model.json: another configuration than {directory.path}; "
+            "--init_dir must hold earlier stages of the same network"
+        )
+    if stage == "joint":
+        checkpoint = earlier.require("attention")
+        restore_weights(network, checkpoint)
+        return checkpoint
+    if encoder_weights != FINETUNED:
+        load_encoder_weights(network.get_layer("encoder"), directory.config, encoder_weights)
+        return f"encoder_weights={encoder_weights}"
+    if stage == "encoder":
+        raise InputError(
+            "encoder_weights=finetuned: stage encoder is the one that finetunes; give "
+            "imagenet, a file or none"
+        )
+    finetuned = earlier.load("encoder")
+    for part in finetuned.layers:
+        if part.weights and any(part.name == layer.name for layer in network.layers):
+            network.get_layer(part.name).set_weights(part.get_weights())
+    return str(earlier.newest("encoder"))
