@@ -1,0 +1,1 @@
+"""Export of trained networks for TensorFlow Serving and everything else that loads a SavedModel."""
