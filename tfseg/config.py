@@ -88,6 +88,16 @@ class ModelConfig:
         """D, channels of the feature map."""
         return self.encoder_blocks[-1][1]
 
+    @property
+    def classifier_kernel(self) -> int:
+        """Side of fc6: 7 on the 10x10 pool5 of a 320x320 image, which leaves 4x4 score maps."""
+        return max(self.map_size // 2 - 3, 1)
+
+    @property
+    def score_map_size(self) -> int:
+        """Side of the score maps."""
+        return self.map_size // 2 - self.classifier_kernel + 1
+
     def replace(self, **changes: Any) -> "ModelConfig":
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -138,6 +148,7 @@ _PRESETS = {
         factors=128,
         classification_units=128,
         classifier_units=256,
+        classifier_dropout=0.0,
         decoder_init="he",
     ),
 }

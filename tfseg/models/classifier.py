@@ -4,6 +4,7 @@ import keras
 from keras import KerasTensor
 
 from tfseg.config import ModelConfig
+from tfseg.layers import MaxPooling2DWithSwitches
 from tfseg.models.encoder import build_encoder
 
 
@@ -23,40 +24,43 @@ def build_classifier(config: ModelConfig) -> keras.Model:
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     features = build_encoder(config)(image)["features"]
-    score_maps = build_classifier_head(config)(features)
-    logits = pool_scores(score_maps)
+    pooled, _ = pool_features(config, features)
+    logits = pool_scores(build_classifier_head(config)(pooled))
     return keras.Model({"image": image}, {"class_logits": logits}, name="classifier")
 
 
+def pool_features(config: ModelConfig, features: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    """Scales features `[B, h, w, D]` and pools them: `(pool5, switches5)`, `[B, h/2, w/2, D]` each."""
+    scaled = keras.layers.Rescaling(config.feature_scale, name="conv5_3_scaled")(features)
+    return MaxPooling2DWithSwitches(name="pool5")(scaled)
+
+
 def build_classifier_head(config: ModelConfig) -> keras.Model:
-    """Builds the part above the feature map, which BaselineNet and DecoupledNet share.
+    """Builds the part above pool5, which BaselineNet and DecoupledNet share.
 
     Args:
         config: Map size, widths and number of labels are taken from it.
 
     Returns:
-        Functional model from features `[B, h, w, D]` to score maps `[B, h', w', L]`; 4x4 for a 20x20 map.
+        Functional model from pool5 `[B, h/2, w/2, D]` to score maps `[B, h', w', L]`; 4x4 at 320x320.
     """
-    shape = (config.map_size, config.map_size, config.feature_channels)
-    features = keras.Input(shape, name="features")
-    x = keras.layers.Rescaling(config.feature_scale, name="scaled")(features)
-    x = keras.layers.MaxPooling2D(2, name="pool5")(x)
-    # VGG-16's fc6 sees 7x7; on the 10x10 map of a 320x320 image that leaves 4x4, kept at every size.
-    kernel = max(config.map_size // 2 - 3, 1)
-    for name, size in (("fc6", kernel), ("fc7", 1)):
+    side = config.map_size // 2
+    pooled = keras.Input((side, side, config.feature_channels), name="pool5")
+    x = pooled
+    for name, kernel in (("fc6", config.classifier_kernel), ("fc7", 1)):
         x = keras.layers.Conv2D(
             config.classifier_units,
-            size,
+            kernel,
             activation="relu",
             kernel_initializer="he_normal",
             name=name,
         )(x)
         x = keras.layers.Dropout(config.classifier_dropout, name=f"drop_{name}")(x)
     scores = keras.layers.Conv2D(config.num_labels, 1, kernel_initializer="lecun_uniform", name="score")(x)
-    return keras.Model(features, scores, name="classifier_head")
+    return keras.Model(pooled, scores, name="classifier_head")
 
 
 def pool_scores(score_maps: KerasTensor) -> KerasTensor:
-    """Averages score maps `[B, h, w, L]` to logits, float32 `[B, L]`."""
+    """Averages score maps `[B, h', w', L]` to logits, float32 `[B, L]`."""
     logits = keras.layers.GlobalAveragePooling2D(name="score_pool")(score_maps)
     return keras.layers.Activation("linear", dtype="float32", name="class_logits")(logits)

@@ -47,8 +47,13 @@ def load_start_weights(
             "encoder_weights=finetuned: stage encoder is the one that finetunes; give "
             "imagenet, a file or none"
         )
-    finetuned = earlier.load("encoder")
-    for part in finetuned.layers:
-        if part.weights and any(part.name == layer.name for layer in network.layers):
-            network.get_layer(part.name).set_weights(part.get_weights())
+    # The baselines hold the classifier's head inside their attention part.
+    parts = {part.name: part for model in (network, *_attention(network)) for part in model.layers}
+    for part in earlier.load("encoder").layers:
+        if part.weights and part.name in parts:
+            parts[part.name].set_weights(part.get_weights())
     return str(earlier.newest("encoder"))
+
+
+def _attention(network: keras.Model) -> list[keras.Model]:
+    return [layer for layer in network.layers if layer.name == "attention"]
