@@ -1,0 +1,1 @@
+"""Dataset builders: from COCO and VOC folders to shards of tf.Example records."""
