@@ -143,7 +143,7 @@ _PRESETS = {
     "tiny": ModelConfig(
         image_size=96,
         num_labels=20,
-        encoder_blocks=((2, 24), (2, 48), (2, 96), (2, 128)),
+        encoder_blocks=((2, 16), (2, 32), (2, 64), (2, 128)),
         feature_scale=1 / 64,
         factors=128,
         classification_units=128,

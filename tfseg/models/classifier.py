@@ -12,7 +12,7 @@ def build_classifier(config: ModelConfig) -> keras.Model:
     """Builds the fully-convolutional VGG classifier of SPEC 7, step 2.
 
     The authors' network was never published; this is the one of DecoupledNet, which they name as its
-    model: pool5, fc6 as a convolution, fc7 and one score map per label, averaged over positions.
+    model: pool5, fc6 as a convolution, fc7 and one score map per label, of which the maximum counts.
     Sigmoid of the logits is the probability that the label is present.
 
     Args:
@@ -61,6 +61,6 @@ def build_classifier_head(config: ModelConfig) -> keras.Model:
 
 
 def pool_scores(score_maps: KerasTensor) -> KerasTensor:
-    """Averages score maps `[B, h', w', L]` to logits, float32 `[B, L]`."""
-    logits = keras.layers.GlobalAveragePooling2D(name="score_pool")(score_maps)
+    """Takes the maximum of score maps `[B, h', w', L]` as logits, float32 `[B, L]`: one object is enough."""
+    logits = keras.layers.GlobalMaxPooling2D(name="score_pool")(score_maps)
     return keras.layers.Activation("linear", dtype="float32", name="class_logits")(logits)

@@ -43,11 +43,11 @@ class ScoreGradient(keras.layers.Layer):
         self.head = head
 
     def call(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
-        """Differentiates the mean of the label's score map; see the class for shapes."""
+        """Differentiates the maximum of the label's score map; see the class for shapes."""
         pooled, one_hot = inputs
 
         def score(x: KerasTensor) -> KerasTensor:
-            scores = ops.mean(self.head(x, training=False), axis=(1, 2))
+            scores = ops.max(self.head(x, training=False), axis=(1, 2))
             return scores * ops.cast(one_hot, scores.dtype)
 
         return ops.stop_gradient(gradient(score, pooled))
