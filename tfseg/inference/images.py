@@ -1,0 +1,135 @@
+"""Reading an image of any kind as a person sees it: uint8 RGB, upright, on white."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tfseg.errors import InputError
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded: 420 kB of PNG can unpack to gigabytes."""
+
+# Pictures (MPO comes as JPEG); other formats (EPS, PDF) would start foreign programs.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff",
+    ".webp", ".ppm", ".pgm", ".avif", ".mpo", ".jp2",
+)  # fmt: skip
+"""File name endings under which `tfseg.predict` looks for images in a folder."""
+
+ImageLike = np.ndarray | Image.Image | str | os.PathLike[str] | bytes
+
+
+def read_image(
+    image: ImageLike,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    upright: bool = True,
+    name: str | None = None,
+) -> np.ndarray:
+    """Reads an image as a person expects it to look.
+
+    Grey becomes RGB; what is transparent shows white, as a viewer or browser shows it; EXIF
+    rotation is applied; 16-bit values are scaled to 8 bits; of several frames the first is taken.
+
+    Args:
+        image: Path, the bytes of an image file, a Pillow image, or an array `[H, W]` or
+            `[H, W, 1 to 4]` (grey, grey and alpha, RGB, RGBA) of bool, uint8, uint16 (full range
+            65535), other integers in 0 to 255, or floats: in 0 to 1 where no value is above 1, else
+            in 0 to 255.
+        max_pixels: Files that claim more pixels are refused unread.
+        upright: Whether EXIF rotation is applied. Not for datasets: their masks lie on the pixels
+            as they are stored.
+        name: What error messages call the image; a path by default calls itself.
+
+    Returns:
+        uint8 `[H, W, 3]`, RGB.
+
+    Raises:
+        InputError: If it is no image, is damaged, empty or too large; the message names the file.
+    """
+    if isinstance(image, np.ndarray):
+        return _read_array(image, name or "image array")
+    if isinstance(image, Image.Image):
+        return _convert(image, upright, max_pixels, name or "image")
+    if isinstance(image, (str, os.PathLike)):
+        path = Path(image)
+        name = name or str(path)
+        if path.is_dir():
+            raise InputError(f"{name}: is a folder, not an image")
+        try:
+            return _decode(path.read_bytes(), upright, max_pixels, name)
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _decode(bytes(image), upright, max_pixels, name or "image bytes")
+    kind = type(image).__name__
+    raise InputError(f"{name or 'image'}: a {kind}; allowed are a path, bytes or an array")
+
+
+def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarray:
+    if not data:
+        raise InputError(f"{name}: is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            return _convert(opened, upright, max_pixels, name)
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f"{name}: is not an image of a known format (JPEG, PNG, ...)") from error
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged files.
+        raise InputError(f"{name}: cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _convert(image: Image.Image, upright: bool, max_pixels: int, name: str) -> np.ndarray:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(f"{name}: has {width}x{height} pixels; allowed are {max_pixels:,} in all")
+    if not width or not height:
+        raise InputError(f"{name}: has {width}x{height} pixels")
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        array = np.asarray(image)
+        # Grey of 16 bits comes as mode I from some formats.
+        wide = image.mode != "F" and array.min() >= 0 and array.max() <= 65535
+        return _read_array(array.astype(np.uint16) if wide else array, name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _read_array(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or not 1 <= array.shape[-1] <= 4 or not array.size:
+        shape = list(array.shape)
+        raise InputError(f"{name}: shape {shape}; allowed are [H, W] and [H, W, 1 to 4], not empty")
+    pixels = _to_uint8(array, name)
+    channels = pixels.shape[-1]
+    if channels in (2, 4):
+        alpha = pixels[..., -1:].astype(np.float32) / 255
+        colors = pixels[..., :-1] * alpha + 255 * (1 - alpha)
+        pixels = np.rint(colors).astype(np.uint8)
+    # A copy: what the caller does to the array later is no concern of the result.
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+
+
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.rint(array / np.float32(257)).astype(np.uint8)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name}: values of type {array.dtype}; allowed are numbers")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):  # also true for NaN
+        raise InputError(f"{name}: {array.dtype} values from {low} to {high}; allowed are 0 to 255")
+    scale = 255.0 if array.dtype.kind == "f" and high <= 1 else 1.0
+    return np.rint(array.astype(np.float64) * scale).astype(np.uint8)

@@ -1,0 +1,161 @@
+"""The networks behind a `Segmenter`: Keras models, or a SavedModel that needs no code of ours.
+
+Both answer the same two questions about batches, and are traced once whatever the batch size:
+which labels does an image show, and where is a label in it?
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfseg.errors import InputError
+
+
+class Located(NamedTuple):
+    """Where one label is in one image, at the network's resolution.
+
+    Attributes:
+        probability: float32 `[S, S]`, foreground of the plain two-way softmax.
+        attention: float32 `[h, w]`, a of equation (3); None when the network does not tell.
+        densified: float32 `[h, w]`, s of equation (7); None when the network does not tell.
+    """
+
+    probability: np.ndarray
+    attention: np.ndarray | None
+    densified: np.ndarray | None
+
+
+class Network(Protocol):
+    """What a `Segmenter` asks of a network.
+
+    Attributes:
+        image_size: S.
+        can_classify: Whether `classify` works.
+    """
+
+    image_size: int
+    can_classify: bool
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Returns the probability of each label, float32 `[B, L]`, for uint8 `[B, S, S, 3]`."""
+
+    def encode(self, images: np.ndarray) -> Any:
+        """Returns whatever `locate` wants to know of a batch of images, uint8 `[B, S, S, 3]`."""
+
+    def locate(self, encoded: Any, index: np.ndarray, labels: np.ndarray) -> list[Located]:
+        """Returns an answer for each pair of image `index[i]` of `encoded` and label `labels[i]`."""
+
+
+class KerasNetwork:
+    """A segmentation network of `tfseg.models`, taken apart so that an image is encoded once.
+
+    Args:
+        model: From `build_transfernet` or a baseline.
+        classifier: From `build_classifier`; None when there is none.
+        decoder_input: As in the model's `ModelConfig`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        classifier: keras.Model | None = None,
+        decoder_input: str = "densified",
+    ) -> None:
+        self._encoder = model.get_layer("encoder")
+        self._attention = model.get_layer("attention")
+        self._decoder = model.get_layer("decoder")
+        self._classifier = classifier
+        self._decoder_input = decoder_input
+        self.image_size = model.inputs[0].shape[1]
+        self.can_classify = classifier is not None
+        image = tf.TensorSpec([None, *self._encoder.inputs[0].shape[1:]], tf.uint8)
+        encoded = {
+            name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
+            for name, tensor in self._encoder.output.items()
+        }
+        pairs = tf.TensorSpec([None], tf.int32)
+        # Signatures of any batch size: one trace each, however many images and labels come.
+        self._encode = tf.function(self._encode_step, input_signature=[image])
+        self._locate = tf.function(self._locate_step, input_signature=[encoded, pairs, pairs])
+        self._classify = tf.function(self._classify_step, input_signature=[image])
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Returns the probability of each label; see `Network`."""
+        return self._classify(images).numpy()
+
+    def encode(self, images: np.ndarray) -> dict[str, tf.Tensor]:
+        """Returns features and switches; see `Network`."""
+        return self._encode(images)
+
+    def locate(self, encoded: dict[str, tf.Tensor], index: np.ndarray, labels: np.ndarray) -> list[Located]:
+        """Attends and decodes pairs as one batch; see `Network`."""
+        outputs = self._locate(encoded, index.astype(np.int32), labels.astype(np.int32))
+        return [Located(*single) for single in zip(*(x.numpy() for x in outputs), strict=True)]
+
+    def _encode_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._encoder(tf.cast(images, tf.float32), training=False)
+
+    def _locate_step(
+        self, encoded: dict[str, tf.Tensor], index: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        gathered = {name: tf.gather(tensor, index) for name, tensor in encoded.items()}
+        features = gathered.pop("features")
+        located = self._attention({"features": features, "label": labels}, training=False)
+        logits = self._decoder({"densified": located[self._decoder_input], **gathered}, training=False)
+        probability = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1]
+        attention = tf.cast(located["attention"], tf.float32)
+        return probability, attention, tf.cast(located["densified"], tf.float32)
+
+    def _classify_step(self, images: tf.Tensor) -> tf.Tensor:
+        outputs = self._classifier({"image": tf.cast(images, tf.float32)}, training=False)
+        return tf.sigmoid(tf.cast(outputs["class_logits"], tf.float32))
+
+
+class SavedModelNetwork:
+    """An exported model: `serving_default` locates, the optional signature `classify` names labels.
+
+    Args:
+        path: The version directory that holds `saved_model.pb`.
+
+    Raises:
+        InputError: If it cannot be loaded or lacks the signature.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except Exception as error:  # TensorFlow raises many kinds for damaged files.
+            raise InputError(f"{path}: cannot be loaded as a SavedModel ({error})") from error
+        signatures = self._loaded.signatures
+        if "serving_default" not in signatures:
+            raise InputError(
+                f"{path}: has no signature serving_default of (image, label); "
+                f"it has: {', '.join(signatures) or 'none'}"
+            )
+        self._serve = signatures["serving_default"]
+        self._classify = signatures.get("classify")
+        self.can_classify = self._classify is not None
+        expected = self._serve.structured_input_signature[1]
+        if set(expected) != {"image", "label"} or expected["image"].shape.rank != 4:
+            raise InputError(
+                f"{path}: serving_default takes {sorted(expected)}; needed are image [B, S, S, 3] "
+                "and label [B]"
+            )
+        self.image_size = int(expected["image"].shape[1])
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Returns the probability of each label; see `Network`."""
+        return self._classify(image=tf.constant(images, tf.float32))["probability"].numpy()
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Returns the images: the export encodes anew for each label."""
+        return images
+
+    def locate(self, encoded: np.ndarray, index: np.ndarray, labels: np.ndarray) -> list[Located]:
+        """Runs `serving_default` on pairs; see `Network`."""
+        images = tf.constant(encoded[index], tf.float32)
+        outputs = self._serve(image=images, label=tf.constant(labels, tf.int32))
+        return [Located(single, None, None) for single in outputs["probability"].numpy()]

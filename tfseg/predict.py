@@ -1,0 +1,129 @@
+"""Segments images: python -m tfseg.predict --model_dir=DIR --output_dir=DIR IMAGE|FOLDER|GLOB ..."""
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+
+from tfseg import cli, crf_flags
+from tfseg.errors import InputError
+from tfseg.files import write_atomic
+
+if TYPE_CHECKING:
+    from tfseg.data.labels import LabelMap
+    from tfseg.segmenter import Segmentation
+
+# TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
+
+SOME_FAILED = 1
+"""Exit status when images could not be read; all others were segmented."""
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train, or a SavedModel.", required=True)
+flags.DEFINE_string("output_dir", None, "Takes masks/, overlays/ and attention/.", required=True)
+flags.DEFINE_multi_string(
+    "label", [], "Name or id of a label to look for; may stand several times [default: predicted]."
+)
+flags.DEFINE_integer("batch_size", 8, "Images, and (image, label) pairs, at once.", lower_bound=1)
+flags.DEFINE_enum("label_domain", "target", ["target", "source", "all"], "Which labels may be predicted.")
+flags.DEFINE_float("label_threshold", 0.6, "Probability from which a label is predicted, 0 to 1.", 0.0, 1.0)
+flags.DEFINE_float(
+    "background_factor", 0.5, "Factor on the background's probability; 1 changes nothing.", 0.0
+)
+flags.DEFINE_boolean("overlays", True, "Write overlays/NAME.png: image, tint, contour, legend.")
+flags.DEFINE_boolean("attention", True, "Write attention/NAME.png: a^l and s^l of each label.")
+crf_flags.define()
+flags.adopt_module_key_flags(crf_flags)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns `SOME_FAILED` if an image could not be read."""
+    if len(argv) < 2:
+        raise InputError("no image given; name files, folders or globs after the flags")
+    crf = crf_flags.parameters(FLAGS)
+    from tqdm import tqdm
+
+    from tfseg.inference.files import named_files, output_names
+    from tfseg.segmenter import Segmenter
+
+    output_dir = Path(FLAGS.output_dir)
+    files = list(named_files(argv[1:]))
+    names = output_names(files)
+    segmenter = Segmenter.load(
+        FLAGS.model_dir,
+        label_domain=FLAGS.label_domain,
+        label_threshold=FLAGS.label_threshold,
+        background_factor=FLAGS.background_factor,
+    )
+    results = segmenter.segment_many(
+        files,
+        labels=FLAGS.label or None,
+        crf=crf,
+        batch_size=FLAGS.batch_size,
+        crf_processes=FLAGS.crf_processes,
+        keep_errors=True,
+    )
+    report, failed = [], 0
+    with tqdm(total=len(files), desc="predict", unit="image") as bar:
+        for file, name, result in zip(files, names, results, strict=True):
+            if isinstance(result, InputError):
+                failed += 1
+                bar.write(f"error: {result}", file=sys.stderr)
+                report.append({"file": str(file), "error": str(result)})
+            else:
+                _write(output_dir, name, result, segmenter.label_map)
+                report.append(_summary(file, name, result, segmenter.label_map))
+            bar.update()
+    text = json.dumps(report, indent=2) + "\n"
+    write_atomic(output_dir / "predictions.json", text.encode())
+    print(f"{len(files) - failed} of {len(files)} images segmented, {failed} could not be read")
+    print(output_dir)
+    return SOME_FAILED if failed else 0
+
+
+def _write(output_dir: Path, name: str, result: "Segmentation", label_map: "LabelMap") -> None:
+    from tfseg.data.voc_colors import save_indexed_png
+    from tfseg.inference import pictures
+
+    save_indexed_png(output_dir / "masks" / f"{name}.png", result.label_map)
+    if FLAGS.overlays:
+        entries = pictures.legend_entries(label_map, result.labels, result.label_map)
+        drawn = pictures.legend(pictures.overlay(result.image, result.label_map), entries)
+        _save_png(output_dir / "overlays" / f"{name}.png", drawn)
+    if FLAGS.attention and result.attention is not None and result.labels:
+        rows = [
+            [result.image, *(pictures.heat(result.image, m) for m in (attention, densified))]
+            for attention, densified in zip(result.attention, result.densified, strict=True)
+        ]
+        row_titles = [label_map.label(label).name for label in result.labels]
+        titles = ["image", "attention a", "densified s"]
+        _save_png(output_dir / "attention" / f"{name}.png", pictures.grid(rows, titles, row_titles))
+
+
+def _save_png(path: Path, picture: np.ndarray) -> None:
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG")
+    write_atomic(path, encoded.getvalue())
+
+
+def _summary(file: Path, name: str, result: "Segmentation", label_map: "LabelMap") -> dict:
+    pixels = {label_map.label(label).name: int((result.label_map == label).sum()) for label in result.labels}
+    height, width = result.label_map.shape
+    summary = {"file": str(file), "name": name, "height": height, "width": width, "pixels": pixels}
+    if result.label_probabilities is not None:
+        summary["label_probabilities"] = {
+            label_map.label(label).name: round(float(result.label_probabilities[label - 1]), 4)
+            for label in result.labels
+        }
+    return summary
+
+
+if __name__ == "__main__":
+    cli.run(main, max_words=sys.maxsize)
