@@ -1,0 +1,133 @@
+"""Evaluates a model on records: python -m tfseg.evaluate --model_dir=DIR --data_dir=DIR."""
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from absl import flags
+
+from tfseg import cli, crf_flags
+from tfseg.errors import InputError
+from tfseg.files import write_atomic
+
+# TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train, or a SavedModel.", required=True)
+flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
+flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks.")
+flags.DEFINE_enum(
+    "labels",
+    "predicted",
+    ["predicted", "ground_truth"],
+    "Whether the classifier names the labels of an image or its mask does.",
+)
+flags.DEFINE_enum(
+    "method",
+    "decoder",
+    ["decoder", "attention"],
+    "The network's masks; or the control that thresholds its attention maps (the best of both maps "
+    "and of thresholds 0.1 to 0.9 counts).",
+)
+flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Takes metrics.json, progress and pictures; default MODEL_DIR/evaluation/SPLIT-LABELS-CRF, for "
+    "the control SPLIT-LABELS-attention.",
+)
+flags.DEFINE_boolean(
+    "save_comp6", False, "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png."
+)
+flags.DEFINE_integer("batch_size", 8, "Images, and (image, label) pairs, at once.", lower_bound=1)
+flags.DEFINE_enum(
+    "label_domain",
+    "split",
+    ["split", "target", "source", "all"],
+    "Which labels may be predicted; split: those of the split's domain.",
+)
+flags.DEFINE_float("label_threshold", 0.6, "Probability from which a label is predicted, 0 to 1.", 0.0, 1.0)
+flags.DEFINE_float(
+    "background_factor", 0.5, "Factor on the background's probability; 1 changes nothing.", 0.0
+)
+crf_flags.define()
+flags.adopt_module_key_flags(crf_flags)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    del argv
+    from tqdm import tqdm
+
+    from tfseg.data.records import Split
+    from tfseg.evaluation.progress import model_fingerprint
+    from tfseg.evaluation.run import Settings, evaluate
+    from tfseg.evaluation.table import format_metrics
+    from tfseg.segmenter import Segmenter
+
+    settings = Settings(
+        labels=FLAGS.labels,
+        method=FLAGS.method,
+        crf=crf_flags.parameters(FLAGS),
+        save_comp6=FLAGS.save_comp6,
+        batch_size=FLAGS.batch_size,
+        crf_processes=FLAGS.crf_processes,
+    )
+    output_dir = _output_dir()
+    split = Split.load(FLAGS.data_dir, FLAGS.split)
+    segmenter = Segmenter.load(
+        FLAGS.model_dir,
+        label_domain=split.domain if FLAGS.label_domain == "split" else FLAGS.label_domain,
+        label_threshold=FLAGS.label_threshold,
+        background_factor=FLAGS.background_factor,
+    )
+    fingerprint = model_fingerprint(FLAGS.model_dir)
+
+    own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    started = time.monotonic()
+    with tqdm(desc=f"evaluate {split.name}", unit="image", smoothing=0.05) as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar.total is None:
+                bar.total, bar.initial, bar.n = total, done, done
+            bar.update(done - bar.n)
+            bar.refresh()
+
+        metrics = evaluate(segmenter, split, settings, output_dir, fingerprint, show)
+    metrics |= {
+        "split": split.name,
+        "labels": FLAGS.labels,
+        "method": FLAGS.method,
+        "crf": FLAGS.crf,
+        "flags": {flag.name: flag.value for flag in own} | {"output_dir": str(output_dir)},
+        "command": shlex.join(["python", "-m", "tfseg.evaluate", *sys.argv[1:]]),
+        "weights": fingerprint,
+        "seconds": round(time.monotonic() - started, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+        },
+    }
+    write_atomic(output_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    print(format_metrics(metrics, split.label_map.name, split.domain))
+    print(output_dir / "metrics.json")
+
+
+def _output_dir() -> Path:
+    if FLAGS.output_dir is not None:
+        return Path(FLAGS.output_dir)
+    if not (Path(FLAGS.model_dir) / "model.json").is_file():
+        raise InputError(
+            f"--model_dir={FLAGS.model_dir}: is no model directory of tfseg.train; to evaluate a "
+            "SavedModel give --output_dir"
+        )
+    last = FLAGS.crf if FLAGS.method == "decoder" else "attention"
+    return Path(FLAGS.model_dir) / "evaluation" / f"{FLAGS.split}-{FLAGS.labels}-{last}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,54 @@
+"""The control that the decoder has to beat: thresholding the attention itself.
+
+Made as strong as it can be: both maps of the paper, a^l and s^l, at many thresholds; the best one on
+the evaluated split is reported, which no honest user could have chosen.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfseg.inference.geometry import Resampling, from_square
+
+MAPS = ("attention", "densified")
+THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
+
+
+def threshold_maps(
+    maps: np.ndarray,
+    labels: Sequence[int],
+    height: int,
+    width: int,
+    thresholds: Sequence[float] = THRESHOLDS,
+    resampling: Resampling = "bicubic",
+) -> dict[float, np.ndarray]:
+    """Makes a label map of each threshold.
+
+    Each label's map is resized to the image and stretched to 0 to 1 within it (s^l never comes near
+    0, so that dividing by its maximum alone would handicap it); a pixel gets the label whose value
+    is highest, if that reaches the threshold.
+
+    Args:
+        maps: float `[K, h, w]` over the padded square.
+        labels: The K label ids.
+        height: H of the image.
+        width: W of the image.
+        thresholds: Fractions in 0 to 1.
+        resampling: How maps are resized.
+
+    Returns:
+        uint8 `[H, W]` by threshold.
+    """
+    if not len(labels):
+        return {threshold: np.zeros((height, width), np.uint8) for threshold in thresholds}
+    values = stretch(from_square(maps, height, width, resampling))
+    winners = np.asarray(labels, np.uint8)[values.argmax(axis=0)]
+    highest = values.max(axis=0)
+    return {threshold: np.where(highest >= threshold, winners, np.uint8(0)) for threshold in thresholds}
+
+
+def stretch(maps: np.ndarray) -> np.ndarray:
+    """Stretches each map `[K, H, W]` to 0 to 1; a constant map becomes 0."""
+    low = maps.min(axis=(1, 2), keepdims=True)
+    span = maps.max(axis=(1, 2), keepdims=True) - low
+    return (maps - low) / np.where(span > 0, span, 1)

@@ -1,0 +1,254 @@
+"""Evaluates a segmenter on a split, each image at its original size."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
+from tfseg.data.records import Split, parse
+from tfseg.data.voc_colors import save_indexed_png
+from tfseg.errors import InputError
+from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
+from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
+from tfseg.evaluation.multilabel import multilabel_metrics
+from tfseg.evaluation.progress import Progress
+from tfseg.inference.crf import CrfParameters
+from tfseg.segmenter import Query, Segmentation, Segmenter
+
+_DECODER = "decoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a split is evaluated.
+
+    Attributes:
+        labels: Whether the classifier names an image's labels or its ground truth does.
+        method: `decoder`, the network's masks; or `attention`, the control that thresholds the
+            attention maps.
+        crf: Parameters of the CRF; None for none.
+        save_comp6: Whether label maps are written as the VOC server takes them.
+        batch_size: Of the network, changes nothing in the result.
+        crf_processes: Images that the CRF refines at once.
+    """
+
+    labels: Literal["predicted", "ground_truth"] = "predicted"
+    method: Literal["decoder", "attention"] = "decoder"
+    crf: CrfParameters | None = None
+    save_comp6: bool = False
+    batch_size: int = 8
+    crf_processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses what does not go together."""
+        if self.method == "attention" and (self.crf or self.save_comp6):
+            raise InputError("method=attention: goes without crf and save_comp6")
+
+
+def evaluate(
+    segmenter: Segmenter,
+    split: Split,
+    settings: Settings,
+    output_dir: Path,
+    fingerprint: dict[str, str] | None = None,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Evaluates every record that has a mask; an interrupted evaluation goes on where it stopped.
+
+    Args:
+        segmenter: With the label map of the split.
+        split: Records with masks; background and the labels of its domain are evaluated.
+        settings: See there.
+        output_dir: Takes `progress.jsonl` and, if asked for, the comp6 pictures.
+        fingerprint: Names the weights, see `model_fingerprint`; None starts anew.
+        on_image: Called with (images done, images in all) when there is news.
+
+    Returns:
+        Ready for JSON, NaN as None: `miou` and `iou` by class in 0 to 1, `classes_counted`,
+        `pixel_accuracy`, `images`, `images_without_mask`; `label_quality` where labels were
+        predicted; `attention_thresholds` for the control, whose headline is the best of them.
+
+    Raises:
+        InputError: If label maps differ, no record has a mask, or a record is damaged.
+    """
+    _check_label_maps(segmenter.label_map, split)
+    records = [number for number, info in enumerate(split.infos) if info.has_mask]
+    if not records:
+        raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "progress.jsonl"
+    if fingerprint is None:
+        path.unlink(missing_ok=True)
+    progress = Progress(path, _key(segmenter, split, settings, fingerprint))
+    try:
+        on_image(len(progress.done), len(records))
+        todo = [number for number in records if number not in progress.done]
+        for number, found, truth in _segment(segmenter, split, settings, todo):
+            if settings.save_comp6:
+                _save_comp6(output_dir, split, number, found.label_map)
+            progress.add(number, _entry(found, truth, settings))
+            on_image(len(progress.done), len(records))
+        entries = [progress.done[number] for number in records]
+    finally:
+        progress.close()
+    metrics = _metrics(entries, split, settings)
+    metrics["images"] = len(records)
+    metrics["images_without_mask"] = len(split) - len(records)
+    return metrics
+
+
+def _segment(
+    segmenter: Segmenter, split: Split, settings: Settings, numbers: list[int]
+) -> Iterator[tuple[int, Segmentation, np.ndarray]]:
+    truths: dict[int, np.ndarray] = {}
+    allowed = {BACKGROUND_ID, IGNORE_ID, *split.label_map.ids(split.domain)}
+
+    def read(number: int) -> Query:
+        info = split.infos[number]
+        name = f"{split.data_dir / split.shards[info.shard]}: record {number} ({info.image_id})"
+        record = parse(tf.constant(split.read(number)))
+        truths[number] = _read_mask(record["mask"].numpy(), allowed, name)
+        labels = ground_truth_labels(truths[number]) if settings.labels == "ground_truth" else None
+        # Masks lie on the pixels as they are stored, whatever EXIF says.
+        return Query(record["image"].numpy(), labels, upright=False, name=name)
+
+    stream = segmenter.segment_many(
+        ((lambda number=number: read(number)) for number in numbers),
+        crf=settings.crf,
+        batch_size=settings.batch_size,
+        crf_processes=settings.crf_processes,
+    )
+    for number, found in zip(numbers, stream, strict=True):
+        truth = truths.pop(number)
+        if truth.shape != found.label_map.shape:
+            raise InputError(
+                f"split {split.name}: record {number} ({split.infos[number].image_id}): the mask "
+                f"is {truth.shape}, the image {found.label_map.shape} (height, width)"
+            )
+        yield number, found, truth
+
+
+def ground_truth_labels(mask: np.ndarray) -> tuple[int, ...]:
+    """Returns the labels that occur in a mask, without background and 255, ascending."""
+    return tuple(v for v in np.unique(mask).tolist() if v not in (BACKGROUND_ID, IGNORE_ID))
+
+
+def _read_mask(encoded: bytes, allowed: set[int], name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as opened:
+            mask = np.array(opened)
+    except Exception as error:  # Pillow raises many kinds for damaged files.
+        raise InputError(f"{name}: the mask cannot be decoded ({error})") from error
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise InputError(f"{name}: the mask is not 8-bit with one channel")
+    strange = sorted(set(np.unique(mask).tolist()) - allowed)
+    if strange:
+        raise InputError(f"{name}: the mask holds the ids {strange}, which its domain has not")
+    return mask
+
+
+def _entry(found: Segmentation, truth: np.ndarray, settings: Settings) -> dict[str, Any]:
+    if settings.method == "attention":
+        if found.attention is None:
+            raise InputError("method=attention: this model does not give its attention")
+        counts = {
+            f"{name}@{threshold}": count_pairs(truth, label_map)
+            for name in MAPS
+            for threshold, label_map in threshold_maps(
+                getattr(found, name), found.labels, *truth.shape
+            ).items()
+        }
+    else:
+        counts = {_DECODER: count_pairs(truth, found.label_map)}
+    scores = found.label_probabilities
+    return {
+        "counts": counts,
+        "labels": found.labels,
+        "truth": ground_truth_labels(truth),
+        "scores": None if scores is None else [round(float(score), 6) for score in scores],
+    }
+
+
+def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str, Any]:
+    evaluated = split.label_map.ids(split.domain)
+    names = ["background", *(split.label_map.label(label).name for label in evaluated)]
+    by_way: dict[str, dict[str, Any]] = {}
+    for way in entries[0]["counts"]:
+        matrix = ConfusionMatrix(evaluated)
+        for entry in entries:
+            matrix.add_counts(entry["counts"][way])
+        iou = [_number(value) for value in matrix.iou()]
+        by_way[way] = {
+            "miou": _number(matrix.mean_iou()),
+            "iou": dict(zip(names, iou, strict=True)),
+            "classes_counted": sum(value is not None for value in iou),
+            "pixel_accuracy": _number(matrix.pixel_accuracy()),
+        }
+    best = max(by_way, key=lambda way: by_way[way]["miou"] or 0.0)
+    metrics = {**by_way[best]}
+    if settings.method == "attention":
+        metrics["best_threshold"] = best
+        metrics["attention_thresholds"] = {
+            name: {str(t): by_way[f"{name}@{t}"]["miou"] for t in THRESHOLDS} for name in MAPS
+        }
+    if settings.labels == "predicted":
+        quality = multilabel_metrics(
+            np.array([entry["scores"] for entry in entries]),
+            [entry["labels"] for entry in entries],
+            [entry["truth"] for entry in entries],
+            evaluated,
+        )
+        metrics["label_quality"] = _without_nan(quality, split.label_map)
+    return metrics
+
+
+def _without_nan(quality: dict[str, Any], label_map: LabelMap) -> dict[str, Any]:
+    per_label = {
+        label_map.label(label).name: {name: _number(value) for name, value in entry.items()}
+        for label, entry in quality.pop("per_label").items()
+    }
+    return {**{name: _number(value) for name, value in quality.items()}, "per_label": per_label}
+
+
+def _number(value: float) -> float | int | None:
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else float(value)
+
+
+def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarray) -> None:
+    short = split.name.removeprefix(f"{split.domain}_")
+    folder = output_dir / "results" / "VOC2012" / "Segmentation" / f"comp6_{short}_cls"
+    name = split.infos[number].image_id.replace("/", "_")
+    save_indexed_png(folder / f"{name}.png", label_map)
+
+
+def _check_label_maps(of_model: LabelMap, split: Split) -> None:
+    meaning = [(label.id, label.name, label.domain) for label in of_model.labels]
+    if meaning != [(label.id, label.name, label.domain) for label in split.label_map.labels]:
+        raise InputError(
+            f"split {split.name} in {split.data_dir} has the label map {split.label_map.name!r}, "
+            f"the model {of_model.name!r} with other labels; evaluate on records of the model's map"
+        )
+
+
+def _key(
+    segmenter: Segmenter, split: Split, settings: Settings, fingerprint: dict[str, str] | None
+) -> dict[str, Any]:
+    settings = dataclasses.asdict(settings)
+    for without_effect in ("batch_size", "crf_processes"):
+        del settings[without_effect]
+    return {
+        "weights": fingerprint,
+        "records": split.summary["sha256"],
+        "split": split.name,
+        "settings": settings,
+        "options": segmenter.options,
+    }

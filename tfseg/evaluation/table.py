@@ -1,0 +1,60 @@
+"""The evaluation as text: IoU per class, beside the paper's Table 1 where that is comparable."""
+
+from typing import Any
+
+from tfseg.evaluation import paper
+
+
+def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) -> str:
+    """Returns the table that `tfseg.evaluate` prints, IoU in percent.
+
+    Args:
+        metrics: From `tfseg.evaluation.run.evaluate`.
+        label_map_name: The paper's columns stand there for `voc20_coco60` only.
+        domain: And for its target domain only.
+    """
+    comparable = label_map_name == paper.LABEL_MAP and domain == "target"
+    columns = list(paper.PER_CLASS) if comparable else []
+    width = max(len(name) for name in (*metrics["iou"], "classes counted"))
+    lines = [f"{'class':<{width}}  {'IoU %':>6}" + "".join(f"  {name:>14}" for name in columns)]
+    for row, (name, iou) in enumerate(metrics["iou"].items()):
+        theirs = "".join(f"  {paper.PER_CLASS[column][row]:>14.1f}" for column in columns)
+        lines.append(f"{name:<{width}}  {_percent(iou):>6}{theirs}")
+    lines.append("-" * len(lines[0]))
+    theirs = "".join(f"  {paper.MEANS[column]:>14.1f}" for column in columns)
+    lines.append(f"{'mIoU':<{width}}  {_percent(metrics['miou']):>6}{theirs}")
+    if comparable:
+        lines.append("The columns on the right are the paper's Table 1, VOC 2012 val.")
+    unseen = len(metrics["iou"]) - metrics["classes_counted"]
+    if unseen:
+        lines.append(f"-: neither in ground truth nor predicted, not in the mean ({unseen} classes)")
+    lines.append(f"pixel accuracy {_percent(metrics['pixel_accuracy'])} %; {metrics['images']} images")
+    lines += _attention_lines(metrics) + _label_lines(metrics)
+    return "\n".join(lines)
+
+
+def _attention_lines(metrics: dict[str, Any]) -> list[str]:
+    if "attention_thresholds" not in metrics:
+        return []
+    lines = [f"mIoU % by threshold; above is the best, {metrics['best_threshold']}:"]
+    grid = metrics["attention_thresholds"]
+    for name, by_threshold in grid.items():
+        cells = "  ".join(f"{t}: {_percent(value)}" for t, value in by_threshold.items())
+        lines.append(f"  {name:<10} {cells}")
+    return lines
+
+
+def _label_lines(metrics: dict[str, Any]) -> list[str]:
+    quality = metrics.get("label_quality")
+    if quality is None:
+        return []
+    return [
+        f"predicted labels: precision {_percent(quality['precision'])} %, "
+        f"recall {_percent(quality['recall'])} %, F1 {_percent(quality['f1'])} %, "
+        f"exact set {_percent(quality['exact_set'])} % of images, "
+        f"mAP {_percent(quality['map'])} %"
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
