@@ -1,0 +1,307 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from color_network import LABEL_MAP, ColorNetwork, draw
+from PIL import Image
+from split_files import write_split
+
+from tfseg.config import ModelConfig
+from tfseg.data.labels import LabelMap
+from tfseg.data.records import Split
+from tfseg.data.voc_colors import palette
+from tfseg.errors import InputError
+from tfseg.evaluation import paper
+from tfseg.evaluation.progress import Progress, model_fingerprint
+from tfseg.evaluation.run import Settings, evaluate, ground_truth_labels
+from tfseg.evaluation.table import format_metrics
+from tfseg.models import build_classifier, build_transfernet
+from tfseg.segmenter import Segmenter
+from tfseg.training.checkpoints import ModelDir, save_model_dir
+
+SIZES = [(90, 140), (140, 90), (100, 100), (60, 150)]
+
+
+@pytest.fixture
+def samples():
+    result = []
+    for number, size in enumerate(SIZES):
+        image, mask = draw(*size)
+        mask[:4, :4] = 255
+        result.append((f"2007_{number:06d}", image, mask))
+    return result
+
+
+@pytest.fixture
+def split(tmp_path, samples):
+    unmasked = ("plain", samples[0][1], None)
+    write_split(tmp_path / "data", LABEL_MAP, [*samples, unmasked])
+    return Split.load(tmp_path / "data", "target_val")
+
+
+def segmenter(**options):
+    return Segmenter(ColorNetwork(160, 20), None, LABEL_MAP, **options)
+
+
+@pytest.mark.parametrize("labels", ["predicted", "ground_truth"])
+def test_a_network_that_is_right_scores_high(split, tmp_path, labels):
+    metrics = evaluate(segmenter(), split, Settings(labels=labels), tmp_path / "out")
+    assert metrics["images"] == 4
+    assert metrics["images_without_mask"] == 1
+    assert list(metrics["iou"]) == ["background", "red", "green", "blue"]
+    assert metrics["classes_counted"] == 4
+    assert min(metrics["iou"].values()) > 0.95
+    assert metrics["miou"] == pytest.approx(np.mean(list(metrics["iou"].values())))
+    assert ("label_quality" in metrics) == (labels == "predicted")
+
+
+def test_numbers_equal_the_label_maps_at_original_size(split, samples, tmp_path):
+    wrong = segmenter(label_threshold=1.0)  # the most probable label alone: red, the first
+    metrics = evaluate(wrong, split, Settings(save_comp6=True), tmp_path / "out")
+    folder = tmp_path / "out/results/VOC2012/Segmentation/comp6_val_cls"
+    assert sorted(path.name for path in folder.iterdir()) == [f"{s[0]}.png" for s in samples]
+    hit, union = dict.fromkeys(range(4), 0), dict.fromkeys(range(4), 0)
+    for name, _, truth in samples:
+        with Image.open(folder / f"{name}.png") as picture:
+            assert picture.mode == "P"
+            np.testing.assert_array_equal(np.reshape(picture.getpalette(), (-1, 3))[:4], palette()[:4])
+            found = np.array(picture)
+        assert found.shape == truth.shape
+        for label in range(4):
+            kept = truth != 255
+            hit[label] += ((truth == label) & (found == label))[kept].sum()
+            union[label] += ((truth == label) | (found == label))[kept].sum()
+    expected = [hit[label] / union[label] for label in range(4)]
+    np.testing.assert_allclose(list(metrics["iou"].values()), expected)
+    quality = metrics["label_quality"]
+    assert quality["precision"] == 1.0
+    assert quality["recall"] == pytest.approx(1 / 3)
+    assert quality["exact_set"] == 0.0
+
+
+def test_ground_truth_labels_are_those_of_the_mask():
+    assert ground_truth_labels(np.uint8([[0, 3], [255, 1]])) == (1, 3)
+    assert ground_truth_labels(np.uint8([[0, 255]])) == ()
+
+
+def test_image_without_any_label_is_background(tmp_path):
+    image, _ = draw(40, 50)
+    mask = np.zeros((40, 50), np.uint8)
+    write_split(tmp_path, LABEL_MAP, [("a", image, mask)])
+    split = Split.load(tmp_path, "target_val")
+    metrics = evaluate(segmenter(), split, Settings(labels="ground_truth"), tmp_path / "out")
+    assert metrics["iou"] == {"background": 1.0, "red": None, "green": None, "blue": None}
+    assert metrics["miou"] == 1.0
+    assert metrics["classes_counted"] == 1
+
+
+class StopNowError(Exception):
+    pass
+
+
+def interrupt_after(images):
+    def on_image(done, total):
+        if done == images:
+            raise StopNowError
+
+    return on_image
+
+
+def test_interrupted_evaluation_goes_on(split, tmp_path):
+    key = {"ckpt": "1"}
+    settings = Settings(batch_size=1)
+    whole = evaluate(segmenter(), split, settings, tmp_path / "whole", key)
+    with pytest.raises(StopNowError):
+        evaluate(segmenter(), split, settings, tmp_path / "out", key, interrupt_after(2))
+    # A kill may cut the last line off.
+    with open(tmp_path / "out/progress.jsonl", "a") as file:
+        file.write('{"record": 2, "counts"')
+    second = segmenter()
+    resumed = evaluate(second, split, settings, tmp_path / "out", key)
+    assert second._network.encoded_images == 2
+    assert resumed == whole
+    third = segmenter()
+    assert evaluate(third, split, settings, tmp_path / "out", key) == whole
+    assert third._network.encoded_images == 0
+
+
+@pytest.mark.parametrize("change", ["weights", "settings", "options", "data"])
+def test_progress_of_something_else_is_not_taken(split, samples, tmp_path, change):
+    evaluate(segmenter(), split, Settings(), tmp_path / "out", {"ckpt": "1"})
+    again = segmenter(**({"background_factor": 1.0} if change == "options" else {}))
+    settings = Settings(labels="ground_truth") if change == "settings" else Settings()
+    if change == "data":
+        write_split(tmp_path / "data", LABEL_MAP, samples[:2])
+        split = Split.load(tmp_path / "data", "target_val")
+    weights = {"ckpt": "2"} if change == "weights" else {"ckpt": "1"}
+    evaluate(again, split, settings, tmp_path / "out", weights)
+    assert again._network.encoded_images == (2 if change == "data" else 4)
+
+
+def test_progress_file(tmp_path):
+    progress = Progress(tmp_path / "p.jsonl", {"a": 1})
+    progress.add(3, {"x": [1, 2]})
+    progress.close()
+    again = Progress(tmp_path / "p.jsonl", {"a": 1})
+    assert again.done == {3: {"record": 3, "x": [1, 2]}}
+    again.close()
+    other = Progress(tmp_path / "p.jsonl", {"a": 2})
+    assert other.done == {}
+    other.close()
+
+
+def test_attention_control(split, tmp_path):
+    settings = Settings(labels="ground_truth", method="attention")
+    metrics = evaluate(segmenter(), split, settings, tmp_path / "out")
+    grid = metrics["attention_thresholds"]
+    assert set(grid) == {"attention", "densified"}
+    assert set(grid["attention"]) == {f"0.{i}" for i in range(1, 10)}
+    best = max(value for row in grid.values() for value in row.values())
+    assert metrics["miou"] == best
+    name, threshold = metrics["best_threshold"].split("@")
+    assert grid[name][threshold] == best
+    # A coarse map of a right network is neither useless nor sharp.
+    assert 0.4 < best < 0.95
+    assert "threshold" in format_metrics(metrics, "colors", "target")
+
+
+def test_attention_control_goes_without_crf():
+    with pytest.raises(InputError, match="without crf"):
+        Settings(method="attention", save_comp6=True)
+
+
+def test_damage_names_file_and_record(tmp_path, samples):
+    strange = samples[1][2].copy()
+    strange[10, 10] = 4  # of the source domain
+    write_split(tmp_path, LABEL_MAP, [samples[0], ("odd", samples[1][1], strange)])
+    split = Split.load(tmp_path, "target_val")
+    with pytest.raises(InputError, match=r"target_val-00000.*record 1 \(odd\).*\[4\]"):
+        evaluate(segmenter(), split, Settings(), tmp_path / "out")
+    small = np.zeros((5, 6), np.uint8)
+    write_split(tmp_path, LABEL_MAP, [("odd", samples[1][1], small)])
+    split = Split.load(tmp_path, "target_val")
+    with pytest.raises(InputError, match=r"\(odd\).*\(5, 6\).*\(140, 90\)"):
+        evaluate(segmenter(), split, Settings(), tmp_path / "out")
+
+
+def test_other_label_map_is_refused(split, tmp_path):
+    content = LABEL_MAP.to_dict()
+    content["labels"][0]["name"] = "pink"
+    other = Segmenter(ColorNetwork(), None, LabelMap.from_dict(content))
+    with pytest.raises(InputError, match="label map"):
+        evaluate(other, split, Settings(), tmp_path / "out")
+
+
+def test_split_without_masks_is_refused(tmp_path, samples):
+    write_split(tmp_path, LABEL_MAP, [("a", samples[0][1], None)])
+    with pytest.raises(InputError, match="no record has a mask"):
+        evaluate(segmenter(), Split.load(tmp_path, "target_val"), Settings(), tmp_path / "out")
+
+
+def test_paper_rows_have_the_printed_means():
+    assert {len(row) for row in paper.PER_CLASS.values()} == {21}
+    for name, row in paper.PER_CLASS.items():
+        assert np.mean(row) == pytest.approx(paper.MEANS[name], abs=0.06)
+
+
+def test_table_stands_beside_the_paper_only_where_comparable():
+    names = ["background", *(f"class{i}" for i in range(1, 21))]
+    metrics = {
+        "iou": dict.fromkeys(names, 0.25) | {"class20": None},
+        "miou": 0.25,
+        "classes_counted": 20,
+        "pixel_accuracy": 0.9,
+        "images": 3,
+    }
+    beside = format_metrics(metrics, "voc20_coco60", "target")
+    assert "TransferNet-GT" in beside
+    assert "68.5" in beside
+    assert "(1 classes)" in beside
+    assert "TransferNet" not in format_metrics(metrics, "voc20_coco60", "source")
+    assert "TransferNet" not in format_metrics(metrics, "mine", "target")
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    config = ModelConfig(
+        image_size=32,
+        num_labels=4,
+        encoder_blocks=((1, 4), (1, 8)),
+        feature_scale=0.01,
+        factors=8,
+        classification_units=8,
+        classifier_units=8,
+        decoder_init="he",
+    )
+    keras.utils.set_random_seed(0)
+    directory = ModelDir(tmp_path / "model", "transfernet", config, LABEL_MAP)
+    save_model_dir(directory, build_transfernet(config), build_classifier(config))
+    return directory
+
+
+def run_command(*words, code=0):
+    """In a process of its own: absl's flags exist once a process."""
+    command = [sys.executable, "-m", "tfseg.evaluate", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_command(split, model_dir, tmp_path):
+    words = [f"--model_dir={model_dir.path}", f"--data_dir={tmp_path / 'data'}"]
+    out = run_command(*words, "--save_comp6").stdout
+    path = model_dir.path / "evaluation/target_val-predicted-none/metrics.json"
+    metrics = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert f"{100 * metrics['miou']:.1f}" in out
+    assert metrics["command"].startswith("python -m tfseg.evaluate --model_dir=")
+    assert metrics["versions"]["tensorflow"]
+    assert set(metrics["weights"]) >= {"model.json", "joint/ckpt-0.index"}
+    assert metrics["flags"]["split"] == "target_val"
+    assert metrics["flags"]["crf_iterations"] == 10
+    assert len(list(path.parent.glob("results/VOC2012/Segmentation/comp6_val_cls/*.png"))) == 4
+
+
+def test_command_with_attention(split, model_dir, tmp_path):
+    words = [f"--model_dir={model_dir.path}", f"--data_dir={tmp_path / 'data'}"]
+    run_command(*words, "--method=attention", "--labels=ground_truth")
+    path = model_dir.path / "evaluation/target_val-ground_truth-attention/metrics.json"
+    assert json.loads(path.read_text())["attention_thresholds"]["densified"]
+
+
+def test_command_with_crf_in_processes(split, model_dir, tmp_path):
+    pytest.importorskip("pydensecrf")
+    run_command(
+        f"--model_dir={model_dir.path}",
+        f"--data_dir={tmp_path / 'data'}",
+        "--crf=official",
+        "--crf_processes=2",
+        f"--output_dir={tmp_path / 'out'}",
+    )
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["crf"] == "official"
+
+
+def test_fingerprint_follows_the_weights(model_dir):
+    before = model_fingerprint(model_dir.path)
+    assert model_fingerprint(model_dir.path) == before
+    model = build_transfernet(model_dir.config)
+    save_model_dir(model_dir, model)
+    assert model_fingerprint(model_dir.path) != before
+
+
+def test_command_refuses_an_unknown_split(split, model_dir, tmp_path):
+    words = [f"--model_dir={model_dir.path}", f"--data_dir={tmp_path / 'data'}"]
+    stderr = run_command(*words, "--split=target_vla", code=2).stderr
+    assert "finished are: target_val" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_crf_processes_need_no_tensorflow(command):
+    """Each CRF process imports the command's module: it must stay free of it."""
+    code = f"import tfseg.{command}, tfseg.inference.crf, sys; "
+    code += "sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
