@@ -40,7 +40,8 @@ demo: $(DEMO)/report.html
 	@echo "open $(DEMO)/report.html"
 
 $(SYNTHETIC)/synthetic.json: | venv
-	$(PY) -m tfrecords.build_synthetic --output_dir=$(SYNTHETIC) --seed=$(SEED)
+	$(PY) -m tfrecords.build_synthetic --output_dir=$(SYNTHETIC) --seed=$(SEED) \
+	  --source_train=4000 --target_train=3000 --target_val=300
 
 $(RECORDS)/source_train.json: | $(SYNTHETIC)/synthetic.json
 	$(PY) -m tfrecords.build_coco --annotations=$(SYNTHETIC)/coco/annotations/instances_train.json \
