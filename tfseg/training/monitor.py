@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfseg.errors import InputError
+from tfseg.files import write_atomic
 
 LOSS_LOG = "losses.jsonl"
 
@@ -34,7 +36,12 @@ class Monitor:
         self._log = _open_log(stage_dir / LOSS_LOG, start_step)
         self._writer = tf.summary.create_file_writer(str(stage_dir))
         self._bar = tqdm(
-            total=steps, initial=start_step, unit="update", dynamic_ncols=True, desc=stage_dir.name
+            total=steps,
+            initial=start_step,
+            unit="update",
+            desc=stage_dir.name,
+            dynamic_ncols=True,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # Seconds; a log is no terminal.
         )
         self._last = time.perf_counter()
 
@@ -80,9 +87,23 @@ class Monitor:
         self._writer.close()
 
 
+def require_finite_weights(network: keras.Model, step: int) -> None:
+    """Stops a run before it saves weights that are no numbers; their loss would show only an update later.
+
+    Raises:
+        InputError: If a weight is not finite.
+    """
+    for weight in network.weights:
+        if not tf.reduce_all(tf.math.is_finite(weight.value)):
+            raise InputError(
+                f"{weight.path} is not finite after step {step}; this update was not saved. "
+                "Lower --learning_rate"
+            )
+
+
 def _open_log(path: Path, start_step: int):
     kept = [entry for entry in read_losses(path) if entry["step"] <= start_step]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+    write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
     return path.open("a")
 
 
