@@ -5,9 +5,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -15,12 +16,15 @@ from tfseg import cli, crf_flags
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
+if TYPE_CHECKING:
+    from tfseg.data.records import Split
+
 # TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train, or a SavedModel.", required=True)
 flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
-flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks.")
+flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks, but for --method=labels.")
 flags.DEFINE_enum(
     "labels",
     "predicted",
@@ -30,15 +34,29 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "method",
     "decoder",
-    ["decoder", "attention"],
+    ["decoder", "attention", "labels"],
     "The network's masks; or the control that thresholds its attention maps (the best of both maps "
-    "and of thresholds 0.1 to 0.9 counts).",
+    "and of thresholds 0.1 to 0.9 counts); or the classifier's labels alone (mAP, F1), which needs "
+    "neither masks nor a segmentation network.",
+)
+flags.DEFINE_enum(
+    "classifier_stage",
+    "classifier",
+    ["classifier", "encoder"],
+    "Stage of --model_dir whose network predicts labels: the separate classifier, or stage 0.",
+)
+flags.DEFINE_enum(
+    "bgr_mean",
+    "training",
+    ["training", "inference"],
+    "Mean that the networks subtract: that of their training, or the authors' inference script's, "
+    "which has more digits.",
 )
 flags.DEFINE_string(
     "output_dir",
     None,
     "Takes metrics.json, progress and pictures; default MODEL_DIR/evaluation/SPLIT-LABELS-CRF, for "
-    "the control SPLIT-LABELS-attention.",
+    "the control SPLIT-LABELS-attention, for labels alone SPLIT-labels-STAGE.",
 )
 flags.DEFINE_boolean(
     "save_comp6", False, "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png."
@@ -64,28 +82,14 @@ def main(argv: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from tfseg.data.records import Split
-    from tfseg.evaluation.progress import model_fingerprint
-    from tfseg.evaluation.run import Settings, evaluate
+    from tfseg.evaluation.progress import model_fingerprint, training_record
     from tfseg.evaluation.table import format_metrics
-    from tfseg.segmenter import Segmenter
 
-    settings = Settings(
-        labels=FLAGS.labels,
-        method=FLAGS.method,
-        crf=crf_flags.parameters(FLAGS),
-        save_comp6=FLAGS.save_comp6,
-        batch_size=FLAGS.batch_size,
-        crf_processes=FLAGS.crf_processes,
-    )
     output_dir = _output_dir()
     split = Split.load(FLAGS.data_dir, FLAGS.split)
-    segmenter = Segmenter.load(
-        FLAGS.model_dir,
-        label_domain=split.domain if FLAGS.label_domain == "split" else FLAGS.label_domain,
-        label_threshold=FLAGS.label_threshold,
-        background_factor=FLAGS.background_factor,
-    )
-    fingerprint = model_fingerprint(FLAGS.model_dir)
+    stages = [FLAGS.classifier_stage] if FLAGS.method == "labels" else ["joint", FLAGS.classifier_stage]
+    fingerprint = model_fingerprint(FLAGS.model_dir, stages)
+    measure = _measure_labels if FLAGS.method == "labels" else _measure_masks
 
     own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     started = time.monotonic()
@@ -97,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
             bar.update(done - bar.n)
             bar.refresh()
 
-        metrics = evaluate(segmenter, split, settings, output_dir, fingerprint, show)
+        metrics = measure(split, output_dir, fingerprint, show)
     metrics |= {
         "split": split.name,
         "labels": FLAGS.labels,
@@ -106,6 +110,7 @@ def main(argv: Sequence[str]) -> None:
         "flags": {flag.name: flag.value for flag in own} | {"output_dir": str(output_dir)},
         "command": shlex.join(["python", "-m", "tfseg.evaluate", *sys.argv[1:]]),
         "weights": fingerprint,
+        "training": training_record(FLAGS.model_dir),
         "seconds": round(time.monotonic() - started, 1),
         "versions": {
             "python": platform.python_version(),
@@ -117,6 +122,56 @@ def main(argv: Sequence[str]) -> None:
     print(output_dir / "metrics.json")
 
 
+def _measure_masks(
+    split: "Split", output_dir: Path, fingerprint: dict[str, str], show: Callable[[int, int], None]
+) -> dict[str, Any]:
+    from tfseg.evaluation.run import Settings, evaluate
+    from tfseg.segmenter import Segmenter
+
+    settings = Settings(
+        labels=FLAGS.labels,
+        method=FLAGS.method,
+        crf=crf_flags.parameters(FLAGS),
+        save_comp6=FLAGS.save_comp6,
+        batch_size=FLAGS.batch_size,
+        crf_processes=FLAGS.crf_processes,
+    )
+    segmenter = Segmenter.load(
+        FLAGS.model_dir,
+        bgr_mean=FLAGS.bgr_mean,
+        classifier_stage=FLAGS.classifier_stage,
+        label_domain=_label_domain(split),
+        label_threshold=FLAGS.label_threshold,
+        background_factor=FLAGS.background_factor,
+    )
+    return evaluate(segmenter, split, settings, output_dir, fingerprint, show)
+
+
+def _measure_labels(
+    split: "Split", output_dir: Path, fingerprint: dict[str, str], show: Callable[[int, int], None]
+) -> dict[str, Any]:
+    del output_dir, fingerprint  # It is quick and keeps no progress.
+    from tfseg.evaluation.labels import evaluate_labels
+    from tfseg.evaluation.run import check_label_maps
+    from tfseg.inference.labels import domain_ids
+    from tfseg.training.checkpoints import read_model_dir
+
+    directory = read_model_dir(FLAGS.model_dir).with_mean(FLAGS.bgr_mean)
+    check_label_maps(directory.label_map, split)
+    return evaluate_labels(
+        directory.load(FLAGS.classifier_stage),
+        split,
+        domain_ids(split.label_map, _label_domain(split)),
+        FLAGS.label_threshold,
+        FLAGS.batch_size,
+        show,
+    )
+
+
+def _label_domain(split: "Split") -> str:
+    return split.domain if FLAGS.label_domain == "split" else FLAGS.label_domain
+
+
 def _output_dir() -> Path:
     if FLAGS.output_dir is not None:
         return Path(FLAGS.output_dir)
@@ -125,6 +180,8 @@ def _output_dir() -> Path:
             f"--model_dir={FLAGS.model_dir}: is no model directory of tfseg.train; to evaluate a "
             "SavedModel give --output_dir"
         )
+    if FLAGS.method == "labels":
+        return Path(FLAGS.model_dir) / "evaluation" / f"{FLAGS.split}-labels-{FLAGS.classifier_stage}"
     last = FLAGS.crf if FLAGS.method == "decoder" else "attention"
     return Path(FLAGS.model_dir) / "evaluation" / f"{FLAGS.split}-{FLAGS.labels}-{last}"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -99,7 +99,8 @@ class Segmenter:
 
     Attributes:
         label_map: As given.
-        options: `label_domain`, `label_threshold` and `background_factor`, for the record.
+        options: `label_domain`, `label_threshold` and `background_factor`, and those of `load`, for the
+            record.
     """
 
     def __init__(
@@ -131,35 +132,50 @@ class Segmenter:
         }
 
     @classmethod
-    def load(cls, path: str | Path, **options: Any) -> "Segmenter":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        bgr_mean: Literal["training", "inference"] = "training",
+        classifier_stage: Literal["classifier", "encoder"] = "classifier",
+        **options: Any,
+    ) -> "Segmenter":
         """Loads what training or export wrote.
 
         Args:
             path: A `model_dir`; or a SavedModel's version directory, or the folder of versions, of
                 which the newest is taken.
+            bgr_mean: Mean that the networks subtract: the one of their training, or the one of the
+                authors' inference script, which has more digits (SPEC 12 row 16).
+            classifier_stage: Stage whose network names labels: the separate classifier, or stage 0.
             **options: `label_domain`, `label_threshold`, `background_factor`, as the class.
 
         Raises:
-            InputError: If there is neither, or a part of it is missing.
+            InputError: If there is neither, a part of it is missing, or a SavedModel is to change.
         """
         path = Path(path)
+        own = {"bgr_mean": bgr_mean, "classifier_stage": classifier_stage}
         if (path / "model.json").is_file():
             from tfseg.training import checkpoints
 
-            model_dir = checkpoints.read_model_dir(path)
-            return cls(
-                checkpoints.load_model(path),
-                checkpoints.load_classifier(path),
+            model_dir = checkpoints.read_model_dir(path).with_mean(bgr_mean)
+            segmenter = cls(
+                model_dir.load("joint"),
+                model_dir.load(classifier_stage) if model_dir.newest(classifier_stage) else None,
                 model_dir.label_map,
                 decoder_input=model_dir.config.decoder_input,
                 **options,
             )
+            segmenter.options |= own
+            return segmenter
         export = find_saved_model(path)
         if export is None:
             raise InputError(
                 f"{path}: holds no model; needed is a model_dir (with model.json) or a SavedModel "
                 "(with saved_model.pb, or in folders named 1, 2, ...)"
             )
+        if own != {"bgr_mean": "training", "classifier_stage": "classifier"}:
+            raise InputError(f"{export}: mean and classifier of a SavedModel are fixed; give its model_dir")
         label_map = LabelMap.load(export / "assets.extra" / "labels.json")
         return cls(SavedModelNetwork(export), None, label_map, **options)
 

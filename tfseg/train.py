@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 
 from tfseg import cli
-from tfseg.config import preset
+from tfseg.config import ModelConfig, preset
 from tfseg.data.batches import explain_failure, training_batches
 from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
@@ -20,8 +20,8 @@ from tfseg.data.transform import Transform
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.models import BUILDERS
-from tfseg.training.checkpoints import ModelDir, read_model_dir
-from tfseg.training.monitor import Monitor, pictures_of
+from tfseg.training.checkpoints import ModelDir, read_model_dir, restore_newest
+from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.stages import (
     CLASSIFIER_STAGES,
@@ -70,6 +70,9 @@ flags.DEFINE_boolean("combined_embed", None, "Overrides the preset: the code's e
 flags.DEFINE_enum("gating", None, ["multiplicative", "additive", "concat"], "Overrides the preset.")
 flags.DEFINE_enum("decoder_input", None, ["densified", "attention"], "Overrides the preset.")
 flags.DEFINE_boolean("joint_gradient", None, "Overrides the preset: (8) reaches the attention.")
+flags.DEFINE_enum(
+    "decoder_init", None, ["gaussian", "he"], "Overrides the preset: initial weights of the decoder."
+)
 flags.DEFINE_integer("checkpoint_every", 1000, "Updates between checkpoints.", lower_bound=1)
 flags.DEFINE_integer("keep_checkpoints", 2, "Newest checkpoints to keep.", lower_bound=1)
 flags.DEFINE_integer("summary_every", 20, "Updates between points of the curves.", lower_bound=1)
@@ -80,6 +83,7 @@ flags.DEFINE_integer("cpu_devices", 0, "Split the CPU into so many logical devic
 
 _CONFIG_FLAGS = (
     "image_size", "feature_scale", "combined_embed", "gating", "decoder_input", "joint_gradient",
+    "decoder_init",
 )  # fmt: skip
 
 
@@ -95,9 +99,7 @@ def main(argv: Sequence[str]) -> None:
     label_map = _common_label_map(streams)
 
     # Network, optimizer and where they start.
-    config = preset(FLAGS.preset).replace(num_labels=label_map.num_labels)
-    overrides = {name: getattr(FLAGS, name) for name in _CONFIG_FLAGS}
-    config = config.replace(**{name: v for name, v in overrides.items() if v is not None})
+    config = model_config(label_map.num_labels)
     directory = ModelDir(Path(FLAGS.model_dir), FLAGS.model, config, label_map)
     directory.save()
     stage_dir = directory.path / FLAGS.stage
@@ -131,8 +133,8 @@ def main(argv: Sequence[str]) -> None:
 
         # Resume, or start from the earlier stage.
         checkpoint = tf.train.Checkpoint(model=network, optimizer=optimizer, step=step)
-        manager = tf.train.CheckpointManager(checkpoint, stage_dir, FLAGS.keep_checkpoints)
-        origin = manager.restore_or_initialize()
+        manager, origin = restore_newest(checkpoint, stage_dir, FLAGS.keep_checkpoints)
+        optimizer.learning_rate = FLAGS.learning_rate  # The checkpoint holds that of the earlier run.
         if origin is None:
             earlier = read_model_dir(FLAGS.init_dir) if FLAGS.init_dir else directory
             origin = load_start_weights(network, FLAGS.stage, directory, FLAGS.encoder_weights, earlier)
@@ -148,7 +150,7 @@ def main(argv: Sequence[str]) -> None:
         config.image_size, FLAGS.resize_to or round(config.image_size * 330 / 320), FLAGS.mirror
     )
     batches = training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed, start)
-    shown = next(iter(training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed)))
+    shown = _next(iter(training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed)), streams, 0)
     monitor = Monitor(stage_dir, start, FLAGS.steps, FLAGS.batch_size, FLAGS.summary_every)
     reader = iter(strategy.experimental_distribute_dataset(batches))
     try:
@@ -157,6 +159,7 @@ def main(argv: Sequence[str]) -> None:
             step.assign(done)
             if done % FLAGS.checkpoint_every == 0 or done == FLAGS.steps:
                 monitor.flush()
+                require_finite_weights(network, done)
                 manager.save(checkpoint_number=done)
             last = done == FLAGS.steps
             if FLAGS.stage not in CLASSIFIER_STAGES and (last or done % FLAGS.pictures_every == 0):
@@ -164,6 +167,13 @@ def main(argv: Sequence[str]) -> None:
                 monitor.pictures(done, drawn)
     finally:
         monitor.close()
+
+
+def model_config(num_labels: int) -> ModelConfig:
+    """Returns the preset with what the flags change of it."""
+    overrides = {name: getattr(FLAGS, name) for name in _CONFIG_FLAGS}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return preset(FLAGS.preset).replace(num_labels=num_labels, **given)
 
 
 def _strategy(cpu_devices: int) -> tf.distribute.Strategy:
@@ -233,6 +243,8 @@ def _write_run_files(stage_dir: Path, streams: dict[str, PairStream], network: k
                 "images": len(stream.images),
                 "pairs": len(stream),
                 "masks": stream.num_masks,
+                "fraction": FLAGS.source_fraction if domain == "source" else 1.0,
+                "subset_seed": FLAGS.subset_seed,
                 "sha256": stream.split.summary["sha256"],
             }
             for domain, stream in streams.items()

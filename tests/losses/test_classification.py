@@ -66,6 +66,17 @@ def test_label_gradient():
     _assert_gradient(lambda x: label_cross_entropy(label, x), lambda x: _label_reference(label, x), logits)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_ids_outside_the_labels_give_no_number(jit_compile):
+    """0 is background; silently it would teach another label."""
+    _, logits = _sample()
+    function = tf.function(label_cross_entropy, jit_compile=jit_compile)
+    losses = np.asarray(function(np.array([0, 5, 6, -1, 1, 255], np.int32), logits))
+    np.testing.assert_array_equal(np.isnan(losses), [True, False, True, True, False, True])
+    inside = _label_reference([5, 1], logits[[1, 4]])
+    np.testing.assert_allclose(losses[[1, 4]], inside, rtol=1e-5)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 3e4])
 def test_multi_label_cross_entropy(scale):
     present, known, logits = _multi_sample(scale)

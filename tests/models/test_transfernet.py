@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tfseg.config import ModelConfig, preset
+from tfseg.errors import InputError
 from tfseg.layers import gram_matrix
 from tfseg.losses import mask_cross_entropy
+from tfseg.models import BUILDERS
 from tfseg.models.attention import build_attention
 from tfseg.models.transfernet import build_transfernet
 
@@ -256,6 +258,12 @@ def test_segmentation_loss_reaches_the_attention_only_if_asked(decoder_input):
         assert np.linalg.norm(gradients["seg_score"]) > 0
         # The features that the attention weighs are the encoder's: no path but through a and z.
         assert (gradients["conv1_1"] is not None) == joint_gradient
+
+
+@pytest.mark.parametrize("name", ["baselinenet", "decouplednet"])
+def test_attention_of_a_baseline_is_no_decoder_input(name):
+    with pytest.raises(InputError, match=f"decoder_input=attention: {name}"):
+        BUILDERS[name](SMALL.replace(decoder_input="attention"))
 
 
 def test_network_survives_a_keras_file(tmp_path):

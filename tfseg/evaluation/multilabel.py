@@ -1,5 +1,6 @@
 """Quality of the label classifier, so that its share of the segmentation's loss is visible."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -78,6 +79,13 @@ def multilabel_metrics(
         "map": float(np.mean(known)) if known else float("nan"),
         "per_label": per_label,
     }
+
+
+def number_or_none(value: float) -> float | int | None:
+    """Makes a number fit for JSON, which knows no NaN."""
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else float(value)
 
 
 def _ratio(part: float, whole: float) -> float:

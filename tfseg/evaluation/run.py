@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,9 @@ from tfseg.data.records import Split, parse
 from tfseg.data.voc_colors import save_indexed_png
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
+from tfseg.evaluation.labels import label_quality
 from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
-from tfseg.evaluation.multilabel import multilabel_metrics
+from tfseg.evaluation.multilabel import number_or_none
 from tfseg.evaluation.progress import Progress
 from tfseg.inference.crf import CrfParameters
 from tfseg.segmenter import Query, Segmentation, Segmenter
@@ -78,7 +78,7 @@ def evaluate(
     Raises:
         InputError: If label maps differ, no record has a mask, or a record is damaged.
     """
-    _check_label_maps(segmenter.label_map, split)
+    check_label_maps(segmenter.label_map, split)
     records = [number for number, info in enumerate(split.infos) if info.has_mask]
     if not records:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask")
@@ -184,12 +184,12 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
         matrix = ConfusionMatrix(evaluated)
         for entry in entries:
             matrix.add_counts(entry["counts"][way])
-        iou = [_number(value) for value in matrix.iou()]
+        iou = [number_or_none(value) for value in matrix.iou()]
         by_way[way] = {
-            "miou": _number(matrix.mean_iou()),
+            "miou": number_or_none(matrix.mean_iou()),
             "iou": dict(zip(names, iou, strict=True)),
             "classes_counted": sum(value is not None for value in iou),
-            "pixel_accuracy": _number(matrix.pixel_accuracy()),
+            "pixel_accuracy": number_or_none(matrix.pixel_accuracy()),
         }
     best = max(by_way, key=lambda way: by_way[way]["miou"] or 0.0)
     metrics = {**by_way[best]}
@@ -199,28 +199,13 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
             name: {str(t): by_way[f"{name}@{t}"]["miou"] for t in THRESHOLDS} for name in MAPS
         }
     if settings.labels == "predicted":
-        quality = multilabel_metrics(
-            np.array([entry["scores"] for entry in entries]),
+        metrics["label_quality"] = label_quality(
+            [entry["scores"] for entry in entries],
             [entry["labels"] for entry in entries],
             [entry["truth"] for entry in entries],
-            evaluated,
+            split,
         )
-        metrics["label_quality"] = _without_nan(quality, split.label_map)
     return metrics
-
-
-def _without_nan(quality: dict[str, Any], label_map: LabelMap) -> dict[str, Any]:
-    per_label = {
-        label_map.label(label).name: {name: _number(value) for name, value in entry.items()}
-        for label, entry in quality.pop("per_label").items()
-    }
-    return {**{name: _number(value) for name, value in quality.items()}, "per_label": per_label}
-
-
-def _number(value: float) -> float | int | None:
-    if isinstance(value, int):
-        return value
-    return None if math.isnan(value) else float(value)
 
 
 def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarray) -> None:
@@ -230,7 +215,12 @@ def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarr
     save_indexed_png(folder / f"{name}.png", label_map)
 
 
-def _check_label_maps(of_model: LabelMap, split: Split) -> None:
+def check_label_maps(of_model: LabelMap, split: Split) -> None:
+    """Refuses a split whose labels are not the model's.
+
+    Raises:
+        InputError: If ids, names or domains differ.
+    """
     meaning = [(label.id, label.name, label.domain) for label in of_model.labels]
     if meaning != [(label.id, label.name, label.domain) for label in split.label_map.labels]:
         raise InputError(

@@ -6,13 +6,15 @@ from tfseg.evaluation import paper
 
 
 def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) -> str:
-    """Returns the table that `tfseg.evaluate` prints, IoU in percent.
+    """Returns the table that `tfseg.evaluate` prints, IoU in percent; of labels alone, their quality.
 
     Args:
-        metrics: From `tfseg.evaluation.run.evaluate`.
+        metrics: From `tfseg.evaluation.run.evaluate`, or `tfseg.evaluation.labels.evaluate_labels`.
         label_map_name: The paper's columns stand there for `voc20_coco60` only.
         domain: And for its target domain only.
     """
+    if "iou" not in metrics:
+        return "\n".join([*_label_lines(metrics), f"{metrics['images']} images"])
     comparable = label_map_name == paper.LABEL_MAP and domain == "target"
     columns = list(paper.PER_CLASS) if comparable else []
     width = max(len(name) for name in (*metrics["iou"], "classes counted"))

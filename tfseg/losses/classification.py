@@ -11,12 +11,15 @@ def label_cross_entropy(label: KerasTensor, class_logits: KerasTensor) -> KerasT
         class_logits: `[B, L]`.
 
     Returns:
-        float32 `[B]`, in nats.
+        float32 `[B]`, in nats; NaN for an id outside, which stops a training instead of teaching it
+        another label.
     """
     logits = ops.cast(class_logits, "float32")
     index = ops.cast(label, "int32") - 1
-    chosen = ops.take_along_axis(logits, ops.expand_dims(index, -1), axis=-1)
-    return ops.logsumexp(logits, axis=-1) - ops.squeeze(chosen, -1)
+    known = ops.logical_and(index >= 0, index < logits.shape[-1])
+    chosen = ops.take_along_axis(logits, ops.expand_dims(ops.where(known, index, 0), -1), axis=-1)
+    loss = ops.logsumexp(logits, axis=-1) - ops.squeeze(chosen, -1)
+    return ops.where(known, loss, float("nan"))
 
 
 def multi_label_cross_entropy(

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfseg.config import ModelConfig
+from tfseg.errors import InputError
 from tfseg.models.attention import build_attention
 from tfseg.models.decoder import build_decoder
 from tfseg.models.encoder import build_encoder
@@ -38,6 +39,9 @@ def assemble(config: ModelConfig, attention: keras.Model, name: str) -> keras.Mo
 
     Returns:
         Functional model with the inputs and outputs of `build_transfernet`.
+
+    Raises:
+        InputError: If `config.decoder_input` has not the size of the decoder's input.
     """
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     label = keras.Input((), dtype="int32", name="label")
@@ -45,6 +49,11 @@ def assemble(config: ModelConfig, attention: keras.Model, name: str) -> keras.Mo
     features = encoded.pop("features")
     located = attention({"features": features, "label": label})
     decoder_input = located[config.decoder_input]
+    if decoder_input.shape[1:] != (config.map_size, config.map_size):
+        raise InputError(
+            f"decoder_input={config.decoder_input}: {name}'s is {decoder_input.shape[1:]}, the decoder takes "
+            f"{(config.map_size, config.map_size)}; this ablation is one of transfernet alone"
+        )
     if not config.joint_gradient:
         decoder_input = ops.stop_gradient(decoder_input)
     mask_logits = build_decoder(config)({"densified": decoder_input, **encoded})

@@ -9,11 +9,12 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from tfseg.config import ModelConfig
+from tfseg.config import BGR_MEAN_INFERENCE, ModelConfig
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
@@ -68,9 +69,24 @@ class ModelDir:
             return build_classifier(self.config)
         return BUILDERS[self.name](self.config)
 
+    def with_mean(self, bgr_mean: Literal["training", "inference"]) -> "ModelDir":
+        """Returns the directory with the mean that its networks subtract (SPEC 12 row 16).
+
+        Args:
+            bgr_mean: `training` for the one in `model.json`, `inference` for the one of the authors'
+                inference script, which has more digits.
+        """
+        if bgr_mean == "training":
+            return self
+        return dataclasses.replace(self, config=self.config.replace(bgr_mean=BGR_MEAN_INFERENCE))
+
     def newest(self, stage: str) -> str | None:
         """Returns the newest checkpoint of a stage, or None."""
-        return tf.train.latest_checkpoint(self.path / stage)
+        try:
+            newest = tf.train.latest_checkpoint(self.path / stage)
+        except ValueError:  # The file that names it is empty, after a power cut.
+            newest = None
+        return newest or next(reversed(saved_checkpoints(self.path / stage)), None)
 
     def load(self, stage: str) -> keras.Model:
         """Builds the network of a stage and loads its newest weights.
@@ -117,6 +133,10 @@ def read_model_dir(path: str | os.PathLike[str]) -> ModelDir:
     return ModelDir(path, name, ModelConfig.from_json(config, f"{path}/model.json"), label_map)
 
 
+# TensorFlow's readers have many names for a file that is cut short.
+_UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+
+
 def restore_weights(model: keras.Model, checkpoint: str) -> None:
     """Loads the weights of a model from a checkpoint, leaving optimizer and step.
 
@@ -126,9 +146,57 @@ def restore_weights(model: keras.Model, checkpoint: str) -> None:
     try:
         status = tf.train.Checkpoint(model=model).restore(checkpoint)
         status.expect_partial().assert_existing_objects_matched()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    except (AssertionError, *_UNREADABLE) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{checkpoint}: cannot be loaded into {model.name}: {reason}") from error
+
+
+def saved_checkpoints(stage_dir: Path) -> list[str]:
+    """Lists the checkpoints of a stage, oldest first, by the files that are there."""
+    paths = [path.with_suffix("") for path in stage_dir.glob("ckpt-*.index")]
+    return [str(path) for path in sorted(paths, key=lambda path: int(path.name.removeprefix("ckpt-")))]
+
+
+def restore_newest(
+    checkpoint: tf.train.Checkpoint, stage_dir: Path, keep: int
+) -> tuple[tf.train.CheckpointManager, str | None]:
+    """Restores the newest checkpoint of a stage that can be read; a damaged one is passed over.
+
+    Args:
+        checkpoint: What to restore.
+        stage_dir: Folder of the stage.
+        keep: How many checkpoints the manager keeps.
+
+    Returns:
+        The manager that saves the next ones, and what was restored, None where there is nothing.
+
+    Raises:
+        InputError: If there are checkpoints, but none can be read.
+    """
+    saved = saved_checkpoints(stage_dir)
+    whole = list(saved)
+    while whole:
+        try:
+            checkpoint.restore(whole[-1])
+            break
+        except _UNREADABLE as error:
+            print(f"{whole.pop()}: passed over, it cannot be read: {str(error).splitlines()[0]}")
+    if saved and not whole:
+        raise InputError(
+            f"{stage_dir}: none of its {len(saved)} checkpoint(s) can be read; delete it to start anew"
+        )
+    if whole:
+        _write_list(stage_dir, whole)
+    manager = tf.train.CheckpointManager(checkpoint, stage_dir, keep)
+    return manager, whole[-1] if whole else None
+
+
+def _write_list(stage_dir: Path, saved: list[str]) -> None:
+    """Writes the list of checkpoints that TensorFlow keeps; a killed run may leave it behind, or empty."""
+    lines = [f'model_checkpoint_path: "{os.path.basename(saved[-1])}"']
+    lines += [f'all_model_checkpoint_paths: "{os.path.basename(path)}"' for path in saved]
+    lines += [f"all_model_checkpoint_timestamps: {os.path.getmtime(f'{path}.index')}" for path in saved]
+    write_atomic(stage_dir / "checkpoint", "".join(f"{line}\n" for line in lines).encode())
 
 
 def load_model(model_dir: str | os.PathLike[str]) -> keras.Model:

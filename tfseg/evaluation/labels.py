@@ -1,0 +1,91 @@
+"""Which labels a whole-image classifier finds: the separate one, or that of stage 0, without any masks."""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfseg.data.records import Split, parse
+from tfseg.errors import InputError
+from tfseg.evaluation.multilabel import multilabel_metrics, number_or_none
+from tfseg.inference.geometry import to_square
+from tfseg.inference.images import read_image
+from tfseg.inference.labels import THRESHOLD, predicted_labels
+from tfseg.inference.streams import batches, ordered_map
+
+_READERS = 4
+
+
+def evaluate_labels(
+    classifier: keras.Model,
+    split: Split,
+    allowed: Sequence[int],
+    threshold: float = THRESHOLD,
+    batch_size: int = 8,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Holds a classifier to the image labels of every record.
+
+    Args:
+        classifier: From `build_classifier`.
+        split: Records; they need no masks.
+        allowed: Ids that may be predicted.
+        threshold: Probability from which a label is predicted; the most probable one where none is.
+        batch_size: Images at once, changes nothing in the result.
+        on_image: Called with (images done, images in all).
+
+    Returns:
+        Ready for JSON: `images` and `label_quality`.
+
+    Raises:
+        InputError: If there is no record, or one is damaged.
+    """
+    if not len(split):
+        raise InputError(f"split {split.name} in {split.data_dir}: holds no record")
+    size = classifier.inputs[0].shape[1]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+    def classify(images: tf.Tensor) -> tf.Tensor:
+        logits = classifier({"image": tf.cast(images, tf.float32)}, training=False)["class_logits"]
+        return tf.sigmoid(tf.cast(logits, tf.float32))
+
+    def read(number: int) -> np.ndarray:
+        info = split.infos[number]
+        name = f"{split.data_dir / split.shards[info.shard]}: record {number} ({info.image_id})"
+        record = parse(tf.constant(split.read(number)))
+        return to_square(read_image(record["image"].numpy(), upright=False, name=name), size)
+
+    scores: list[np.ndarray] = []
+    with ThreadPoolExecutor(_READERS) as threads:
+        images = ordered_map(threads, read, range(len(split)), ahead=2 * batch_size)
+        for batch in batches(images, batch_size):
+            scores.extend(classify(np.stack(batch)).numpy())
+            on_image(len(scores), len(split))
+    predicted = [predicted_labels(score, allowed, threshold) for score in scores]
+    truth = [info.labels for info in split.infos]
+    return {"images": len(split), "label_quality": label_quality(scores, predicted, truth, split)}
+
+
+def label_quality(
+    scores: Sequence[Sequence[float]],
+    predicted: Sequence[Collection[int]],
+    truth: Sequence[Collection[int]],
+    split: Split,
+) -> dict[str, Any]:
+    """Returns `multilabel_metrics` over the labels of a split's domain, by name and with NaN as None.
+
+    Args:
+        scores: `[N, L]`, probabilities of ids 1 to L in N images.
+        predicted: Labels that were looked for, an entry an image.
+        truth: Labels that are there.
+        split: Gives the labels that are evaluated.
+    """
+    quality = multilabel_metrics(np.array(scores), predicted, truth, split.label_map.ids(split.domain))
+    per_label = {
+        split.label_map.label(label).name: {name: number_or_none(value) for name, value in entry.items()}
+        for label, entry in quality.pop("per_label").items()
+    }
+    return {**{name: number_or_none(value) for name, value in quality.items()}, "per_label": per_label}
