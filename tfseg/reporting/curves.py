@@ -11,34 +11,40 @@ from matplotlib.ticker import MaxNLocator
 _COLORS = ("#1d5fbf", "#c8551b", "#2a8a57", "#7b3fa0")
 
 
-def draw_curves(entries: Sequence[dict[str, float]]) -> bytes:
-    """Draws the losses of a stage, and its accuracies beside them.
+def draw_curves(entries: Sequence[dict[str, float]]) -> dict[str, bytes]:
+    """Draws the losses of a stage and its accuracies.
 
     Args:
         entries: From `tfseg.training.monitor.read_losses`, at least one.
 
     Returns:
-        A PNG file.
+        PNG files, `losses` and, where there are any, `accuracies`.
     """
     names = [name for name in entries[-1] if name != "step"]
     accuracies = [name for name in names if name.endswith("accuracy")]
     losses = [name for name in names if name not in accuracies]
-    panels = [group for group in (losses, accuracies) if group]
+    if len(losses) == 2:
+        losses.remove("loss")  # the sum of one term
+    panels = {"losses": losses, "accuracies": accuracies}
+    return {title: _draw(entries, group) for title, group in panels.items() if group}
+
+
+def _draw(entries: Sequence[dict[str, float]], names: Sequence[str]) -> bytes:
     # Without pyplot nothing global is touched, and no window system is looked for.
-    figure = Figure(figsize=(8, 2.9), dpi=200, layout="constrained")
+    figure = Figure(figsize=(4.4, 2.7), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for axes, group in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name, color in zip(group, _COLORS, strict=False):
-            points = [(entry["step"], entry[name]) for entry in entries if name in entry]
-            steps, values = np.array(points, float).T
-            axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
-            axes.plot(steps, running_mean(values, len(values) // 40), color=color, label=_title(name))
-        axes.set_xlabel("update")
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.grid(color="#e2e6ec")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    axes = figure.subplots()
+    for name, color in zip(names, _COLORS, strict=False):
+        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
+        steps, values = np.array(points, float).T
+        axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+        axes.plot(steps, running_mean(values, len(values) // 40), color=color, label=_title(name))
+    axes.set_xlabel("update")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(color="#e2e6ec")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     encoded = io.BytesIO()
     canvas.print_png(encoded)
     return encoded.getvalue()

@@ -104,6 +104,6 @@ def find_examples(split: Split | None, names: Sequence[str]) -> list[Example]:
         elif Path(name).is_file():
             found.append(Example(Path(name).name, read_image(name), None, ()))
         else:
-            known = f"an id of split {split.name} ({', '.join(list(ids)[:3])}, ...)" if split else "a file"
-            raise InputError(f"image {name!r}: is neither {known} nor a file that exists")
+            hint = f" nor an id of split {split.name} ({', '.join(list(ids)[:3])}, ...)" if split else ""
+            raise InputError(f"image {name!r}: is no file{hint}")
     return found

@@ -32,14 +32,17 @@ figure { margin: 0; }
 figure img { display: block; width: 100%; height: auto; border-radius: .25rem; }
 .tiles img { aspect-ratio: 1; object-fit: contain; background: var(--wash); }
 figcaption { font-size: .78rem; line-height: 1.3; color: var(--muted); padding-top: .15rem; }
-.wide img { max-width: 100%; }
+.panels { display: grid; gap: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.panels img { width: 100%; max-width: 32rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th { font-weight: 600; color: var(--muted); }
+th { font-weight: 600; color: var(--muted); white-space: normal; vertical-align: bottom;
+  max-width: 10rem; }
 td.number, th.number { text-align: right; }
-td.bar { min-width: 6.5rem;
+td.bar { width: 10rem; min-width: 5.5rem;
   background: linear-gradient(to right, var(--bar) var(--part), transparent var(--part)) no-repeat; }
 tr.total td { font-weight: 650; border-top: 2px solid var(--line); }
 details { margin: .35rem 0; font-size: .9rem; }

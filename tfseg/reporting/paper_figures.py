@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
+from tfseg.errors import InputError
 from tfseg.inference.crf import CrfParameters, refine
 from tfseg.inference.geometry import from_square, to_square
 from tfseg.inference.merge import merge
@@ -104,11 +105,15 @@ def gram_rows(
         shown: Images.
         model: The network whose encoder gives A.
         pixels: (x, y) in each image, from 0; none: where the attention of each label is highest.
+
+    Raises:
+        InputError: If a pixel is outside of an image.
     """
     rows = []
     for one in shown:
         image = one.example.image
         chosen = list(pixels) or attention_peaks(one.found)
+        _refuse_outside(chosen, one.example)
         row = [Cell(partial(tiles.fit_image, image), _short(one.example.name))]
         for (x, y), gram in zip(chosen, gram_maps(model, image, chosen), strict=True):
             # The middle of a pixel lies half a pixel from its corner.
@@ -174,6 +179,15 @@ def _truth_tile(example: Example, side: int) -> np.ndarray:
     if example.truth is not None:
         return tiles.mask_tile(example.truth, side)
     return np.full((*tiles.fitted_size(*example.image.shape[:2], side), 3), 255, np.uint8)
+
+
+def _refuse_outside(pixels: Sequence[tuple[int, int]], example: Example) -> None:
+    height, width = example.image.shape[:2]
+    for x, y in pixels:
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(
+                f"pixel {x}:{y} is outside of the image {example.name}, which has {width} x {height} pixels"
+            )
 
 
 def _marked_heat(image: np.ndarray, heatmap: np.ndarray, point: tuple[float, float], side: int) -> np.ndarray:

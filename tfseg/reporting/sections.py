@@ -18,7 +18,7 @@ from tfseg.segmenter import Segmentation
 _TITLES = {
     "ground_truth": "mIoU with ground-truth labels",
     "predicted": "mIoU with predicted labels",
-    "attention": "mIoU of the attention, best threshold",
+    "attention": "mIoU of the thresholded attention",
 }
 _SIDE = 256
 
@@ -30,7 +30,7 @@ def headline(evaluations: dict[str, dict[str, Any]], seed: str) -> list[str]:
         miou = metrics["miou"]
         text = f"{metrics['images']} images, {metrics['classes_counted']} classes, seed {seed}"
         if "best_threshold" in metrics:
-            text += f", {metrics['best_threshold']}"
+            text += f", best threshold {metrics['best_threshold']}"
         cards.append(
             f'<div class="card{" first" if kind == "ground_truth" else ""}" data-kind="{kind}">'
             f'{html.escape(_TITLES[kind])}<b data-miou="{miou!r}">{100 * miou:.1f} %</b>'
@@ -118,9 +118,10 @@ def curves(stages: list[StageRun]) -> list[str]:
     for stage in stages:
         if not stage.losses:
             continue
-        picture = html.image(draw_curves(stage.losses), f"losses of stage {stage.name}")
         title = f"Stage {stage.name} <small>{stage.losses[-1]['step']} updates</small>"
-        lines.append(f'<h3>{title}</h3><div class="wide"><figure>{picture}</figure></div>')
+        pictures = draw_curves(stage.losses).items()
+        panels = [html.image(picture, f"{what} of stage {stage.name}") for what, picture in pictures]
+        lines.append(f'<h3>{title}</h3><div class="panels">{"".join(panels)}</div>')
     return lines
 
 

@@ -14,7 +14,7 @@ DPI = 300
 TEXT_WIDTH = 6.9
 """Width of a page's text in inches, as in the two columns of a conference paper."""
 _INK, _PAPER, _FRAME = (20, 20, 20), (255, 255, 255), (150, 150, 150)
-_GAP = 14
+_GAP, _MARGIN = 14, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def sheet(
     line = round(1.35 * font.size)
     columns = max(len(row) for row in rows)
     left = line + _GAP if row_titles else 0
-    room = round(TEXT_WIDTH * DPI) - left - (columns - 1) * _GAP
+    room = round(TEXT_WIDTH * DPI) - 2 * _MARGIN - left - (columns - 1) * _GAP
     side = min(room // columns, round(max_cell * DPI))
     width = left + columns * side + (columns - 1) * _GAP
     drawn = [[cell.draw(side) for cell in row] for row in rows]
@@ -86,7 +86,7 @@ def sheet(
             draw.text(place, _shorten(cell.caption, font, side), fill=_INK, font=font, anchor="mm")
         y += heights[index] + captions[index] + _GAP
     _draw_legend(draw, legend_places, font, line, y - _GAP)
-    return np.array(canvas)
+    return np.pad(np.array(canvas), ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), constant_values=255)
 
 
 def encode(picture: np.ndarray) -> bytes:

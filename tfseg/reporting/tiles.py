@@ -34,8 +34,11 @@ def heat_tile(image: np.ndarray, heatmap: np.ndarray, side: int) -> np.ndarray:
 
 
 def overlay_tile(image: np.ndarray, mask: np.ndarray, side: int) -> np.ndarray:
-    """Draws a label map, uint8 `[H, W]`, as tint and contours on its image."""
-    return pictures.overlay(fit_image(image, side), fit_mask(mask, side))
+    """Draws a label map, uint8 `[H, W]`, as tint and contours on its image, whose own colours are muted."""
+    fitted = fit_image(image, side)
+    grey = fitted.mean(axis=-1, keepdims=True)
+    muted = np.rint(0.15 * fitted + 0.4 * grey + 0.45 * 255).astype(np.uint8)
+    return pictures.overlay(muted, fit_mask(mask, side), alpha=0.65)
 
 
 def mask_tile(mask: np.ndarray, side: int) -> np.ndarray:

@@ -1,0 +1,291 @@
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from color_network import LABEL_MAP, ColorNetwork, draw, iou
+from PIL import Image
+from split_files import write_split
+from trained_model import write_evaluations, write_export, write_model_dir
+
+from tfseg.data.records import Split
+from tfseg.data.voc_colors import palette
+from tfseg.errors import InputError
+from tfseg.models import build_transfernet
+from tfseg.reporting import html, sections, tiles
+from tfseg.reporting.curves import running_mean
+from tfseg.reporting.durations import format_seconds
+from tfseg.reporting.examples import choose_pairs, find_examples, read_example
+from tfseg.reporting.export_check import check_export
+from tfseg.reporting.provenance import read_stages, trained_seconds
+from tfseg.reporting.results import read_evaluations
+from tfseg.segmenter import Segmenter
+
+NUMBERS = {"ground_truth": 0.51234, "predicted": 0.43217, "attention": 0.3019}
+VOID = ("meta", "img", "br")
+
+
+class Page(HTMLParser):
+    """Collects what a test wants to know, and that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.images, self.mious, self.cells, self.text = [], [], [], {}, [], []
+        self.kind = None
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(attrs)
+        if tag in ("td", "th"):
+            self.cells.append("")
+        self.kind = attrs.get("data-kind", self.kind)
+        if "data-miou" in attrs:
+            self.mious[self.kind] = [float(attrs["data-miou"]), ""]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+        if self.open and self.open[-1] == "b":
+            self.mious[self.kind][1] = data
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with model/, data/, evaluation/ and export/ as a finished run leaves them."""
+    folder = tmp_path_factory.mktemp("finished")
+    samples = [(f"image_{n}", *draw(60 + 10 * n, 100 - 10 * n)) for n in range(4)]
+    write_split(folder / "data", LABEL_MAP, samples)
+    directory, model, classifier = write_model_dir(folder / "model", LABEL_MAP)
+    split = Split.load(folder / "data", "target_val")
+    write_evaluations(folder / "evaluation", directory, split, NUMBERS)
+    write_export(directory, model, classifier, folder / "export")
+    return folder
+
+
+def report(folder, output, **changes):
+    flags = {
+        "model_dir": folder / "model",
+        "data_dir": folder / "data",
+        "split": "target_val",
+        "evaluations": folder / "evaluation",
+        "export_dir": folder / "export",
+        "output": output,
+        **changes,
+    }
+    command = [sys.executable, "-m", "tfseg.report", *(f"--{k}={v}" for k, v in flags.items())]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    result = report(finished, finished / "report.html")
+    assert result.returncode == 0, result.stderr
+    assert "mIoU  51.2 %  ground_truth (seed 7)" in result.stdout
+    assert "export: as the Keras model" in result.stdout
+    assert not list(finished.glob(".report*"))
+    return Page((finished / "report.html").read_text(encoding="utf-8"))
+
+
+def decode(attrs):
+    kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", attrs["src"]).groups()
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    image.load()
+    assert image.format.lower() == kind
+    return np.array(image.convert("RGB"))
+
+
+def test_page_stands_alone(page, finished):
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"} == set()
+    assert all(
+        value.startswith("data:") for _, a in page.tags for k, value in a.items() if k in ("src", "href")
+    )
+    assert "://" not in (finished / "report.html").read_text()
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+
+
+def test_every_image_decodes_and_says_what_it_is(page):
+    shown = [a["alt"] for a in page.images]
+    # 3 target labels, one image each, then a second one of the first label: 4 rows of 6, ...
+    for start in ("input image_", "attention: ", "densified attention: ", "mask probability: "):
+        assert sum(alt.startswith(start) for alt in shown) == 4, start
+    assert shown.count("label map") == shown.count("ground truth") == 4
+    assert {alt for alt in shown if alt.startswith("attention: ")} == {
+        "attention: red", "attention: green", "attention: blue"
+    }  # fmt: skip
+    assert "losses of stage joint" in shown
+    assert "accuracies of stage joint" in shown
+    for attrs in page.images:
+        picture = decode(attrs)
+        assert min(picture.shape[:2]) > 20
+        # Random weights give grey probabilities; these are never of one colour:
+        if attrs["alt"].startswith(("input", "ground truth", "attention", "losses", "accuracies")):
+            assert picture.std() > 5, attrs["alt"]
+
+
+def test_numbers_are_those_of_the_evaluations(page):
+    assert {kind: value for kind, (value, _) in page.mious.items()} == NUMBERS
+    assert [text for _, text in page.mious.values()] == ["51.2 %", "43.2 %", "30.2 %"]
+    text = " ".join(page.text)
+    assert "+21.0 points" in text  # 51.234 - 30.19
+    assert "densified@0.6" in text
+    assert "python -m tfseg.evaluate --kind=predicted --x='<i>'" in text
+    assert "precision 50.0, recall 25.0, exact set 12.5, mean AP -" in text
+    row = page.cells.index("green")  # class 2 of background, red, green, blue
+    assert page.cells[row + 1 : row + 4] == ["25.6", "21.6", "15.1"]
+    row = page.cells.index("red")
+    assert page.cells[row + 1 : row + 4] == ["-", "-", "-"]
+    row = page.cells.index("mean (mIoU)")
+    assert page.cells[row + 1 : row + 4] == ["51.2", "43.2", "30.2"]
+
+
+def test_flags_versions_and_data_are_told(page):
+    text = " ".join(page.text)
+    for said in ("--seed=7", "--note=<b>&", "tensorflow 2.21.0", "1,234,567 parameters", "sha256 ab12"):
+        assert said in text
+    assert page.cells.count("12 s") == 3  # 12.5 s each, to even
+
+
+def test_example_row_is_aligned(finished):
+    split = Split.load(finished / "data", "target_val")
+    example = read_example(split, 1)
+    segmenter = Segmenter(ColorNetwork(160, 20), None, LABEL_MAP)
+    found = segmenter.segment(example.image, example.labels)
+    row = Page(sections.example_row(example, found, 2, LABEL_MAP))
+    pictures = {a["alt"]: decode(a).astype(int) for a in row.images}
+    assert len({picture.shape for picture in pictures.values()}) == 1
+    height, width = pictures["ground truth"].shape[:2]
+    truth = np.array(Image.fromarray(example.truth).resize((width, height), Image.Resampling.NEAREST))
+    for name in ("ground truth", "label map"):
+        # Green (VOC's colour of label 2) exceeds red and blue in the tint of label 2 alone.
+        r, g, b = np.moveaxis(pictures[name], -1, 0)
+        assert iou(truth == 2, (g > r + 30) & (g > b + 30)) > 0.85
+    assert iou(truth == 2, pictures["mask probability: green"].mean(axis=-1) > 127) > 0.85
+    for name in ("attention: green", "densified attention: green"):
+        redness = pictures[name][..., 0] - pictures[name][..., 2]
+        y, x = np.unravel_index(redness.argmax(), redness.shape)
+        assert truth[y, x] == 2
+
+
+def test_stale_or_missing_numbers_are_refused(finished, tmp_path):
+    shutil.copytree(finished / "evaluation", tmp_path / "evaluation")
+    path = tmp_path / "evaluation/predicted/metrics.json"
+    whole = json.loads(path.read_text())
+
+    def refused(said, **changes):
+        path.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(InputError, match=said):
+            read_evaluations(tmp_path / "evaluation", finished / "model", "target_val")
+
+    weights = whole["weights"]
+    stale = {name: "0" if name.startswith("classifier/") else value for name, value in weights.items()}
+    refused("other weights than", weights=stale)
+    refused("labels='ground_truth', needed is 'predicted'", labels="ground_truth")
+    refused("split='other'", split="other")
+    path.write_text("{}")
+    with pytest.raises(InputError, match="lacks "):
+        read_evaluations(tmp_path / "evaluation", finished / "model", "target_val")
+    # The classifier plays no part where labels are given.
+    path.write_text(json.dumps(whole))
+    given = tmp_path / "evaluation/ground_truth/metrics.json"
+    given.write_text(json.dumps({**json.loads(given.read_text()), "weights": stale}))
+    read_evaluations(tmp_path / "evaluation", finished / "model", "target_val")
+    result = report(finished, tmp_path / "report.html", evaluations=tmp_path / "nothing")
+    assert result.returncode == 2
+    assert "nothing/ground_truth/metrics.json: No such file" in result.stderr
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_export_of_other_weights_is_found_out(finished):
+    stages = read_stages(finished / "model")
+    assert [stage.name for stage in stages] == ["classifier", "joint"]
+    image, _ = draw(50, 70)
+    tf.keras.utils.set_random_seed(3)
+    config = json.loads((finished / "model/model.json").read_text())["config"]
+    from tfseg.config import ModelConfig
+
+    other = build_transfernet(ModelConfig.from_json(json.dumps(config)))
+    check = check_export(finished / "export", other, image, 1)
+    assert not check.passed
+    assert check.difference == np.abs(check.exported - check.expected).max() > 1e-3
+    text = "".join(sections.export_section(check, "red"))
+    assert 'class="bad"' in text
+    assert "other weights" in text
+    with pytest.raises(InputError, match="holds no SavedModel"):
+        check_export(finished / "data", other, image, 1)
+
+
+def test_pairs_are_chosen_in_turn_and_images_once(tmp_path):
+    def sample(name, *labels):
+        mask = np.zeros((8, 8), np.uint8)
+        for row, label in enumerate(labels):
+            mask[row] = label
+        return name, np.zeros((8, 8, 3), np.uint8), mask
+
+    samples = [sample("a", 1, 2), sample("b", 1), sample("c", 2, 3), sample("d", 3), sample("e", 2)]
+    write_split(tmp_path, LABEL_MAP, [*samples, ("f", samples[0][1], None)])
+    split = Split.load(tmp_path, "target_val")
+    assert choose_pairs(split, 3) == [(0, 1), (2, 2), (3, 3)]
+    assert choose_pairs(split, 9) == [(0, 1), (2, 2), (3, 3), (1, 1), (4, 2)]
+    assert [example.name for example in find_examples(split, ["d", "a"])] == ["d", "a"]
+    with pytest.raises(InputError, match=r"'g': is no file nor an id of split target_val \(a, b, c, "):
+        find_examples(split, ["g"])
+
+
+def test_time_is_added_over_resumptions_without_the_pause(tmp_path):
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    for number, times in enumerate(([100.0, 130.0], [5000.0, 5010.5])):
+        path = tmp_path / f"events.out.tfevents.{number}.host"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for time in times:
+                writer.write(Event(wall_time=time).SerializeToString())
+    assert trained_seconds(tmp_path) == pytest.approx(40.5)
+    with open(path, "ab") as file:
+        file.write(b"\x10\0\0")  # a killed run
+    assert trained_seconds(tmp_path) == pytest.approx(40.5)
+    assert trained_seconds(tmp_path / "nowhere") is None
+    assert [format_seconds(s) for s in (5, 150, 9000, None)] == ["5 s", "2.5 min", "2.5 h", "unknown"]
+
+
+def test_running_mean_is_that_of_a_window():
+    values = np.random.default_rng(0).normal(size=50)
+    expected = [values[max(0, i - 3) : i + 4].mean() for i in range(50)]
+    np.testing.assert_allclose(running_mean(values, 3), expected)
+    np.testing.assert_array_equal(running_mean(values, 0).round(9), values.round(9))
+
+
+def test_text_is_escaped():
+    assert "<b>" not in html.table(["<b>"], [["<b>", html.number("<b>")]])
+    assert "<b>" not in html.figure("", "<b>") + html.details("<b>", "<b>") + html.mark(True, "<b>")
+
+
+def test_tiles_keep_labels_and_place():
+    image, mask = draw(50, 90)
+    for side in (30, 240):
+        fitted = tiles.fit_mask(mask, side)
+        assert max(fitted.shape) == side
+        assert set(np.unique(fitted)) == set(np.unique(mask))
+        assert fitted.shape == tiles.fit_image(image, side).shape[:2]
+        picture = tiles.mask_tile(mask, side)
+        for label in (1, 2, 3):
+            assert iou((picture == palette()[label]).all(axis=-1), fitted == label) == 1
+    marked = tiles.marked_tile(image, [(45.0, 25.0)], 180)
+    changed = np.argwhere((marked != tiles.fit_image(image, 180)).any(axis=-1))
+    np.testing.assert_allclose(changed.mean(axis=0), (50, 90), atol=1.5)
