@@ -1,0 +1,253 @@
+import csv
+import io
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfseg.data.records import Split
+from tfseg.errors import InputError
+from tfseg.evaluation import paper
+from tfseg.experiments.plan import METHODS, Plan
+from tfseg.experiments.tables import Spread
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPES = REPOSITORY / "configs/experiments/synthetic"
+
+
+def in_a_process(code, *words):
+    """Runs code that imports a command: the flags of several commands do not go into one process."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+PLAN_TABLE1 = """
+import json, sys
+from tfseg.experiments import table1
+from tfseg.experiments.plan import Plan
+data, output, recipes = sys.argv[1:]
+plan = Plan.make(data, "target_val", recipes, output)
+rows = table1.make_rows(list(table1.METHODS), ["transfernet", "baselinenet"], ["none", "official"])
+jobs, expected = table1.make_jobs(plan, rows, [1, 2])
+jobs = [[j.name, j.argv, j.after] for j in jobs]
+print(json.dumps([[r.name for r in rows], jobs, [str(e) for e in expected]]))
+"""
+PLAN_FIGURE4 = """
+import json, sys
+from tfseg.experiments import figure4
+from tfseg.experiments.plan import Plan
+data, output, recipes, start = sys.argv[1:]
+plan = Plan.make(data, "target_val", recipes, output)
+percents = figure4.parse_percents(["1", "50", "100"])
+jobs, expected = figure4.make_jobs(plan, percents, 3, 1, start, ["predicted"], "none")
+print(json.dumps([None, [[j.name, j.argv, j.after] for j in jobs], [str(e) for e in expected]]))
+"""
+PARSE = """
+import importlib, json, sys
+from absl import flags
+module = sys.argv[1]
+importlib.import_module(module)
+values = []
+for argv in json.loads(sys.stdin.read()):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS: flags.FLAGS[name].unparse()
+    left = flags.FLAGS([module, *argv])
+    assert left == [module], left
+    values.append({n: flags.FLAGS[n].value for n in sys.argv[2:]})
+print(json.dumps(values))
+"""
+
+
+def parse(module, jobs, *names):
+    """Reads planned command lines with the command's own flags."""
+    own = [argv[2:] for _, argv, _ in jobs if argv[1] == module]
+    command = [sys.executable, "-c", PARSE, module, *names]
+    result = subprocess.run(command, input=json.dumps(own), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def check_order(jobs):
+    names = [name for name, _, _ in jobs]
+    assert len(set(names)) == len(names)
+    for position, (_, _, after) in enumerate(jobs):
+        assert set(after) <= set(names[:position])
+
+
+def test_table1_trains_shared_stages_once_a_seed(synthetic_records, tmp_path):
+    rows, jobs, expected = in_a_process(PLAN_TABLE1, synthetic_records, tmp_path, RECIPES)
+    assert rows == [
+        "TransferNet", "TransferNet+CRF", "TransferNet-GT", "TransferNet-GT+CRF",
+        "DecoupledNet", "DecoupledNet+CRF",
+        "BaselineNet", "BaselineNet+CRF", "BaselineNet-GT", "BaselineNet-GT+CRF",
+        "Attention-GT, thresholded",
+    ]  # fmt: skip
+    check_order(jobs)
+    trained = parse("tfseg.train", jobs, "stage", "model", "seed", "init_dir", "model_dir", "preset")
+    assert len(trained) == 2 * (2 + 2 * len(METHODS))
+    for seed in (1, 2):
+        own = [t for t in trained if t["seed"] == seed]
+        shared = f"{tmp_path}/runs/seed{seed}/shared"
+        assert [t["stage"] for t in own if t["model_dir"] == shared] == ["encoder", "classifier"]
+        for method in METHODS:
+            stages = {t["stage"]: t for t in own if t["model"] == method and t["model_dir"] != shared}
+            assert list(stages) == ["attention", "joint"]
+            assert stages["attention"]["init_dir"] == shared
+            assert stages["joint"]["init_dir"] is None  # goes on from its own attention
+    evaluated = parse("tfseg.evaluate", jobs, "labels", "method", "crf", "output_dir", "split")
+    assert len(evaluated) == len(expected) == 2 * len(rows)
+    assert len({e["output_dir"] for e in evaluated}) == len(evaluated)
+    link = tmp_path / "runs/seed2/baselinenet/classifier"
+    assert link.resolve() == (tmp_path / "runs/seed2/shared/classifier").resolve()
+
+
+@pytest.mark.parametrize("start", ["joint", "attention"])
+def test_figure4_shares_everything_but_the_subsets(synthetic_records, tmp_path, start):
+    _, jobs, expected = in_a_process(PLAN_FIGURE4, synthetic_records, tmp_path, RECIPES, start)
+    check_order(jobs)
+    names = ["stage", "seed", "source_fraction", "subset_seed", "init_dir"]
+    trained = parse("tfseg.train", jobs, *names)
+    shared = [t for t in trained if t["source_fraction"] == 1 and t["subset_seed"] == 0]
+    stages = ["encoder", "classifier"] + (["attention"] if start == "joint" else [])
+    assert [t["stage"] for t in shared] == stages
+    joint = [t for t in trained if t["stage"] == "joint"]
+    expected_subsets = [(f, k) for f in (0.01, 0.5, 1.0) for k in (1, 2, 3)]
+    assert [(t["source_fraction"], t["subset_seed"]) for t in joint] == expected_subsets
+    assert len(expected) == 9
+    if start == "attention":
+        cut = [t for t in trained if t["stage"] == "attention"]
+        assert [(t["source_fraction"], t["subset_seed"]) for t in cut] == expected_subsets
+    else:
+        assert {t["init_dir"] for t in joint} == {f"{tmp_path}/runs/shared"}
+
+
+def test_recipe_of_one_model_goes_first_and_a_missing_one_is_named(synthetic_records, tmp_path):
+    recipes = tmp_path / "recipes"
+    shutil.copytree(RECIPES, recipes)
+    (recipes / "joint-decouplednet.cfg").write_text("--preset=tiny\n")
+    (recipes / "encoder.cfg").unlink()
+    plan = Plan.make(synthetic_records, "target_val", recipes, tmp_path)
+    assert plan.recipes.require("joint", "decouplednet").name == "joint-decouplednet.cfg"
+    assert plan.recipes.require("joint", "transfernet").name == "joint.cfg"
+    assert [job.name for job in plan.shared_stages("s", 1, ("encoder", "classifier"))] == ["s/classifier"]
+    (recipes / "attention.cfg").unlink()
+    with pytest.raises(InputError, match=r"holds neither attention\.cfg nor attention-transfernet\.cfg"):
+        plan.train("attention", "a", 1)
+    with pytest.raises(InputError, match=r"no split 'val'; finished are: source_train"):
+        Plan.make(synthetic_records, "val", recipes, tmp_path)
+
+
+def test_spread_is_that_of_a_sample():
+    values = [0.5, 0.25, 0.375]
+    assert Spread.of(values) == Spread(3, statistics.fmean(values), statistics.stdev(values))
+    assert Spread.of(values).percent() == "37.5 ± 12.5"
+    assert Spread.of([0.5]).percent() == "50.0"
+    assert Spread.of([]).percent() == "-"
+    assert np.isnan(Spread.of([0.5]).std)
+
+
+TABULATE = """
+import json, sys
+from pathlib import Path
+from tfseg.experiments import table1
+rows = table1.make_rows(["transfernet", "baselinenet"], [], ["none"])
+output = Path(sys.argv[1])
+expected = [(r.name, seed, output / f"{r.model}-{r.method}-{seed}.json") for r in rows for seed in (1, 2)]
+summary = [{"name": "a", "command": "python -m a", "seconds": 90.0, "error": None},
+           {"name": "b", "command": "python -m b", "seconds": None, "error": "status 1: fell"}]
+print(json.dumps(table1.write_tables(output, rows, expected, "python -m table1", summary, comparable=True)))
+"""
+
+
+def write_metrics(path, miou, **iou):
+    metrics = {"miou": miou, "iou": iou, "labels": "predicted", "method": "decoder", "split": "v"}
+    path.write_text(json.dumps({**metrics, "command": "c", "weights": {}, "pixel_accuracy": 0.5}))
+
+
+def test_table1_holds_what_was_measured(tmp_path):
+    write_metrics(tmp_path / "transfernet-decoder-1.json", 0.5, background=0.9, dog=0.1)
+    write_metrics(tmp_path / "transfernet-decoder-2.json", 0.6, background=0.8, dog=None)
+    write_metrics(tmp_path / "baselinenet-decoder-2.json", 0.25, background=0.7, dog=0.2)
+    text = in_a_process(TABULATE, tmp_path)
+    lines = [line for line in text.splitlines() if line.startswith("| T") or line.startswith("| B")]
+    assert lines == [
+        f"| TransferNet | 55.0 ± 7.1 | 2 | {paper.MEANS['TransferNet']} |",
+        f"| BaselineNet | 25.0 | 1 | {paper.MEANS['BaselineNet']} |",
+    ]
+    assert "| Attention-GT, thresholded | - | 0 |  |" in text
+    table = list(csv.reader(io.StringIO((tmp_path / "table1.csv").read_text())))
+    assert table[1][0] == "TransferNet"
+    np.testing.assert_allclose([float(x) for x in table[1][1:4]], [2, 0.55, np.std([0.5, 0.6], ddof=1)])
+    runs = list(csv.reader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert runs[0][:6] == ["row", "seed", "miou", "pixel_accuracy", "background", "dog"]
+    assert [run[:3] for run in runs[1:]] == [
+        ["TransferNet", "1", "0.5"], ["TransferNet", "2", "0.6"], ["BaselineNet", "2", "0.25"]
+    ]  # fmt: skip
+    assert runs[2][5] == ""
+    markdown = (tmp_path / "table1.md").read_text()
+    assert text in markdown
+    assert "| TransferNet | 85.0 ± 7.1 | 10.0 |" in markdown
+    assert "Made by `python -m table1`: 1 of 2 runs, 90 s in all." in markdown
+    assert "- not finished: b: status 1: fell" in markdown
+    with Image.open(tmp_path / "table1.png") as picture:
+        assert np.array(picture).std() > 10
+
+
+def micro_recipes(folder):
+    folder.mkdir()
+    for stage, weights in (("encoder", "none"), ("classifier", "finetuned"), ("attention", "finetuned")):
+        text = f"--preset=tiny\n--image_size=48\n--encoder_weights={weights}\n--steps=2\n--batch_size=4\n"
+        (folder / f"{stage}.cfg").write_text(text)
+    (folder / "joint.cfg").write_text("--preset=tiny\n--image_size=48\n--steps=2\n--batch_size=4\n")
+    return folder
+
+
+def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path):
+    recipes = micro_recipes(tmp_path / "recipes")
+    words = [f"--data_dir={synthetic_records}", f"--output_dir={tmp_path / 'out'}", f"--recipes={recipes}"]
+    words += ["--percent=25", "--subsets=1", "--labels=ground_truth"]
+    command = [sys.executable, "-m", "tfseg.experiments.figure4", *words]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[5/5] percent25-subset1/ground_truth-none" in first.stdout
+    out = tmp_path / "out"
+    path = out / "runs/percent25-subset1/evaluation/ground_truth-none/metrics.json"
+    miou = json.loads(path.read_text())["miou"]
+    run = json.loads((out / "runs/percent25-subset1/joint/run.json").read_text())
+    labelled = sum(bool(info.labels) for info in Split.load(synthetic_records, "source_train").infos)
+    assert run["data"]["source"]["images"] == round(0.25 * labelled)
+    table = list(csv.reader(io.StringIO((out / "figure4.csv").read_text())))
+    assert table[1] == ["25.0", str(round(0.25 * labelled)), "ground_truth", "1", str(miou), "nan"]
+    assert f"python -m tfseg.experiments.figure4 {words[0]}" in (out / "figure4.md").read_text()
+    assert Image.open(out / "figure4.png").size[0] == 1500
+    # Only what is missing is done again, and gives the same.
+    path.unlink()
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "5 runs, 4 of them finished before" in second.stdout
+    assert json.loads(path.read_text())["miou"] == miou
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        ("table1", ["--methods=fcn"], "--methods=fcn: allowed are transfernet, decouplednet, baselinenet"),
+        ("table1", ["--seeds=1,1"], "--seeds=1,1: must be different whole numbers"),
+        ("figure4", ["--percent=0,50"], "--percent=0,50: must be different numbers above 0"),
+        ("figure4", ["--recipes=nowhere"], "--recipes=nowhere: holds neither classifier.cfg"),
+    ],
+)
+def test_wrong_words(synthetic_records, tmp_path, module, words, said):
+    words = [f"--data_dir={synthetic_records}", f"--output_dir={tmp_path / 'out'}", *words]
+    command = [sys.executable, "-m", f"tfseg.experiments.{module}", *words]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert said in result.stderr
