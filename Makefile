@@ -70,10 +70,19 @@ EVALUATE_attention := --labels=ground_truth --method=attention
 $(DEMO)/export/1/saved_model.pb: | $(MODEL)/joint/done $(MODEL)/classifier/done
 	$(PY) -m export.saved_model --model_dir=$(MODEL) --output_dir=$(DEMO)/export --version=1
 
-$(DEMO)/report.html: | $(DEMO)/evaluation/ground_truth/metrics.json $(DEMO)/evaluation/predicted/metrics.json \
+FIGURES := $(foreach n,2 3 6,$(DEMO)/figures/figure$(n).png)
+$(DEMO)/figures/figure%.png: | $(MODEL)/joint/done $(MODEL)/classifier/done
+	$(PY) -m tfseg.figures --figure=$* --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val --count=3 \
+	  --labels=ground_truth --output=$@
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+$(DEMO)/report.html: | $(FIGURES) $(DEMO)/evaluation/ground_truth/metrics.json $(DEMO)/evaluation/predicted/metrics.json \
   $(DEMO)/evaluation/attention/metrics.json $(DEMO)/export/1/saved_model.pb
 	$(PY) -m tfseg.report --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val \
-	  --evaluations=$(DEMO)/evaluation --export_dir=$(DEMO)/export/1 --output=$@
+	  --evaluations=$(DEMO)/evaluation --export_dir=$(DEMO)/export/1 \
+	  --figures=$(subst $(space),$(comma),$(strip $(FIGURES))) --output=$@
 
 clean-demo:
 	rm -rf $(DEMO)

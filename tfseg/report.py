@@ -28,6 +28,7 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_string("export_dir", None, "SavedModel to be checked against the model.", required=True)
+flags.DEFINE_list("figures", [], "PNG files of tfseg.figures to show, separated by commas.")
 flags.DEFINE_string("output", None, "HTML file to write.", required=True)
 flags.DEFINE_integer("examples", 8, "Images to show.", lower_bound=1)
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> None:
         f"{html.escape(split.name)}, seed {html.escape(seed)}.</p>",
         *sections.headline(evaluations, seed),
         *examples,
+        *sections.paper_figures([Path(path) for path in FLAGS.figures]),
         *sections.iou_table(evaluations),
         *sections.curves(stages),
         *sections.export_section(*check),

@@ -1,11 +1,14 @@
 """The sections of a run's report, each from data to HTML."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from tfseg.data.labels import LabelMap
+from tfseg.errors import InputError
 from tfseg.reporting import html, tiles
 from tfseg.reporting.curves import draw_curves
 from tfseg.reporting.durations import format_seconds
@@ -21,6 +24,7 @@ _TITLES = {
     "attention": "mIoU of the thresholded attention",
 }
 _SIDE = 256
+_FIGURE_WIDTH = 1400
 
 
 def headline(evaluations: dict[str, dict[str, Any]], seed: str) -> list[str]:
@@ -122,6 +126,24 @@ def curves(stages: list[StageRun]) -> list[str]:
         pictures = draw_curves(stage.losses).items()
         panels = [html.image(picture, f"{what} of stage {stage.name}") for what, picture in pictures]
         lines.append(f'<h3>{title}</h3><div class="panels">{"".join(panels)}</div>')
+    return lines
+
+
+def paper_figures(files: Sequence[Path]) -> list[str]:
+    """Shows pictures of `tfseg.figures`, reduced to a screen's width.
+
+    Raises:
+        InputError: If a file is missing or no picture.
+    """
+    lines = ["<h2>Figures of the paper</h2>"] if files else []
+    for path in files:
+        try:
+            with Image.open(path) as opened:
+                picture = opened.convert("RGB")
+        except OSError as error:
+            raise InputError(f"{path}: not a picture that can be shown; tfseg.figures makes them") from error
+        picture.thumbnail((_FIGURE_WIDTH, 10 * _FIGURE_WIDTH), Image.Resampling.LANCZOS)
+        lines.append(html.figure(html.image(np.asarray(picture), path.stem), path.stem))
     return lines
 
 
