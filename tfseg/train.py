@@ -20,7 +20,7 @@ from tfseg.data.transform import Transform
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.models import BUILDERS
-from tfseg.training.checkpoints import ModelDir, read_model_dir, restore_newest
+from tfseg.training.checkpoints import ModelDir, read_model_dir, restore_newest, stage_checkpoint
 from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.stages import (
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
         )
 
         # Resume, or start from the earlier stage.
-        checkpoint = tf.train.Checkpoint(model=network, optimizer=optimizer, step=step)
+        checkpoint = stage_checkpoint(network, optimizer, step)
         manager, origin = restore_newest(checkpoint, stage_dir, FLAGS.keep_checkpoints)
         optimizer.learning_rate = FLAGS.learning_rate  # The checkpoint holds that of the earlier run.
         if origin is None:

@@ -1,6 +1,5 @@
 """The training stream as a `tf.data.Dataset` of global batches, half of each domain."""
 
-import threading
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,11 +53,9 @@ def _domain_batches(
     num_labels = stream.split.label_map.num_labels
     # Mirroring and cropping of source and target are drawn apart.
     domain_seed = 2 * seed + (stream.split.domain == "target")
-    lock = threading.Lock()
 
     def fetch(position: np.ndarray) -> tuple[bytes, np.int32, np.bool_]:
-        with lock:  # Only the choice is serial; files are read side by side.
-            pair = stream.at(int(position))
+        pair = stream.at(int(position))
         return stream.split.read(pair.index), np.int32(pair.label), np.bool_(pair.use_mask)
 
     def example(position: tf.Tensor) -> dict[str, tf.Tensor]:

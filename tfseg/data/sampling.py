@@ -65,8 +65,8 @@ class PairStream:
                 "chosen images; build it with images that have labels, or raise --source_fraction"
             )
         self._pairs = np.array(pairs, dtype=np.int64)
-        self._epoch = -1
-        self._order = np.empty(0, dtype=np.int64)
+        # Epoch and order are one value, so that readers in different epochs cannot mix them up.
+        self._epoch_order = -1, np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
         """Number of different pairs."""
@@ -78,12 +78,13 @@ class PairStream:
         return len(self._masked)
 
     def at(self, position: int) -> Pair:
-        """Returns the pair at a position, 0 and up without end; not safe for concurrent calls."""
+        """Returns the pair at a position, 0 and up without end; any number of threads may ask at once."""
         epoch, place = divmod(int(position), len(self._pairs))
-        if epoch != self._epoch:
-            rng = np.random.default_rng((*self._seed, epoch))
-            self._order, self._epoch = rng.permutation(len(self._pairs)), epoch
-        index, label = self._pairs[self._order[place]]
+        drawn, order = self._epoch_order
+        if epoch != drawn:
+            order = np.random.default_rng((*self._seed, epoch)).permutation(len(self._pairs))
+            self._epoch_order = epoch, order
+        index, label = self._pairs[order[place]]
         return Pair(int(index), int(label), int(index) in self._masked)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfseg.errors import InputError
 from tfseg.losses import IGNORE_LABEL
 
 
@@ -16,12 +17,20 @@ class Transform:
         resize_to: Side to which the padded square is resized before cropping; the authors' 330 for 320.
         mirror: Whether half of the examples are mirrored left to right.
         random_crop: Random crop position; False crops the centre.
+
+    Raises:
+        InputError: If `resize_to` is below `image_size`.
     """
 
     image_size: int
     resize_to: int
     mirror: bool = True
     random_crop: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses crops that are larger than what they are cut from."""
+        if self.resize_to < self.image_size:
+            raise InputError(f"resize_to={self.resize_to}: must be at least image_size={self.image_size}")
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:

@@ -151,6 +151,22 @@ def restore_weights(model: keras.Model, checkpoint: str) -> None:
         raise InputError(f"{checkpoint}: cannot be loaded into {model.name}: {reason}") from error
 
 
+def stage_checkpoint(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, step: tf.Variable
+) -> tf.train.Checkpoint:
+    """Returns what a stage saves: all that its next update depends on, beside the training stream.
+
+    Args:
+        network: The network of the stage.
+        optimizer: Built for its trained variables.
+        step: Updates done.
+    """
+    # Dropout's random state is no weight, and Keras leaves it out of checkpoints.
+    weights = {weight.path for weight in network.weights}
+    random = [variable.value for variable in network.variables if variable.path not in weights]
+    return tf.train.Checkpoint(model=network, optimizer=optimizer, step=step, random=random)
+
+
 def saved_checkpoints(stage_dir: Path) -> list[str]:
     """Lists the checkpoints of a stage, oldest first, by the files that are there."""
     paths = [path.with_suffix("") for path in stage_dir.glob("ckpt-*.index")]

@@ -35,6 +35,11 @@ def load_start_weights(
             f"{earlier.path}/model.json: another configuration than {directory.path}; "
             "--init_dir must hold earlier stages of the same network"
         )
+    if earlier.label_map != directory.label_map:
+        raise InputError(
+            f"{earlier.path}/labels.json: other labels than {directory.path}; "
+            "--init_dir must hold earlier stages on the same label map"
+        )
     if stage == "joint":
         checkpoint = earlier.require("attention")
         restore_weights(network, checkpoint)
