@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
     # Network, optimizer and where they start.
     config = model_config(label_map.num_labels)
     directory = ModelDir(Path(FLAGS.model_dir), FLAGS.model, config, label_map)
-    directory.save()
+    directory.refuse_other()
     stage_dir = directory.path / FLAGS.stage
     with strategy.scope():
         network = directory.build(FLAGS.stage)
@@ -138,6 +138,7 @@ def main(argv: Sequence[str]) -> None:
         if origin is None:
             earlier = read_model_dir(FLAGS.init_dir) if FLAGS.init_dir else directory
             origin = load_start_weights(network, FLAGS.stage, directory, FLAGS.encoder_weights, earlier)
+    directory.save()
     start = int(step.numpy())
     print(f"{FLAGS.stage}: starts at update {start} from {origin}")
     if start >= FLAGS.steps:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -38,24 +38,35 @@ class ModelDir:
     config: ModelConfig
     label_map: LabelMap
 
-    def save(self) -> None:
-        """Writes `model.json` and `labels.json`.
+    def refuse_other(self) -> None:
+        """Checks that the directory is empty or holds this network.
 
         Raises:
-            InputError: If the directory already belongs to another network or label map.
+            InputError: If it belongs to another network or label map.
         """
-        for file, text in (
-            ("model.json", self._model_json()),
-            ("labels.json", self._labels_json()),
-        ):
-            path = self.path / file
-            if path.exists() and json.loads(path.read_text()) != json.loads(text):
+        for path, text in self._files():
+            if path.exists() and _read_json(path) != json.loads(text):
                 raise InputError(
                     f"{path}: the directory belongs to another network or label map; "
                     "give another --model_dir, or the flags and records it was made with"
                 )
+
+    def save(self) -> None:
+        """Writes `model.json` and `labels.json` where they are not there yet.
+
+        Raises:
+            InputError: As `refuse_other`.
+        """
+        self.refuse_other()
+        for path, text in self._files():
             if not path.exists():
                 write_atomic(path, text.encode())
+
+    def _files(self) -> list[tuple[Path, str]]:
+        return [
+            (self.path / "model.json", self._model_json()),
+            (self.path / "labels.json", self._labels_json()),
+        ]
 
     def _model_json(self) -> str:
         return json.dumps({"model": self.name, "config": json.loads(self.config.to_json())}, indent=2)
@@ -111,6 +122,13 @@ class ModelDir:
                 f"--model_dir={self.path} first"
             )
         return checkpoint
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: damaged: {error}") from error
 
 
 def read_model_dir(path: str | os.PathLike[str]) -> ModelDir:

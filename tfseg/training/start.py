@@ -8,6 +8,14 @@ from tfseg.training.checkpoints import ModelDir, restore_weights
 
 FINETUNED = "finetuned"
 
+# What stage `encoder` is built from, and what stage `attention` is built from: ablations share them.
+_CLASSIFIER_FIELDS = (
+    "image_size", "num_labels", "encoder_blocks", "feature_scale", "classifier_units", "bgr_mean",
+)  # fmt: skip
+_ATTENTION_FIELDS = (
+    *_CLASSIFIER_FIELDS, "factors", "gating", "combined_embed", "classification_units",
+)  # fmt: skip
+
 
 def load_start_weights(
     network: keras.Model, stage: str, directory: ModelDir, encoder_weights: str, earlier: ModelDir
@@ -30,11 +38,14 @@ def load_start_weights(
     Raises:
         InputError: If an earlier stage is missing or was another network.
     """
-    if earlier.config != directory.config and earlier.path != directory.path:
-        raise InputError(
-            f"{earlier.path}/model.json: another configuration than {directory.path}; "
-            "--init_dir must hold earlier stages of the same network"
-        )
+    shared = _ATTENTION_FIELDS if stage == "joint" else _CLASSIFIER_FIELDS
+    for name in shared:
+        theirs, ours = getattr(earlier.config, name), getattr(directory.config, name)
+        if theirs != ours:
+            raise InputError(
+                f"{earlier.path}/model.json: {name} is {theirs}, here it is {ours}; "
+                "--init_dir must hold earlier stages of the same network"
+            )
     if earlier.label_map != directory.label_map:
         raise InputError(
             f"{earlier.path}/labels.json: other labels than {directory.path}; "
