@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     directory = read_model_dir(FLAGS.model_dir)
     model = directory.load("joint")
-    classifier = directory.load("classifier") if directory.newest("classifier") else None
+    classifier = directory.load_classifier()
     output_dir = Path(FLAGS.output_dir)
     version_dir = output_dir / str(FLAGS.version or next_version(output_dir))
     difference = export_model(directory, model, classifier, version_dir)

@@ -74,7 +74,7 @@ def _look(
     if not pairs:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask with a label")
     label_map, model = directory.label_map, directory.load("joint")
-    classifier = directory.load("classifier") if directory.newest("classifier") else None
+    classifier = directory.load_classifier()
     segmenter = Segmenter(
         model,
         classifier,

@@ -151,7 +151,10 @@ def main(argv: Sequence[str]) -> None:
         config.image_size, FLAGS.resize_to or round(config.image_size * 330 / 320), FLAGS.mirror
     )
     batches = training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed, start)
-    shown = _next(iter(training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed)), streams, 0)
+    pictured = FLAGS.stage not in CLASSIFIER_STAGES
+    if pictured:  # Always the same examples, so that pictures can be compared.
+        first = iter(training_batches(streams, transform, FLAGS.batch_size, FLAGS.seed))
+        shown = _next(first, streams, 0)
     monitor = Monitor(stage_dir, start, FLAGS.steps, FLAGS.batch_size, FLAGS.summary_every)
     reader = iter(strategy.experimental_distribute_dataset(batches))
     try:
@@ -163,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
                 require_finite_weights(network, done)
                 manager.save(checkpoint_number=done)
             last = done == FLAGS.steps
-            if FLAGS.stage not in CLASSIFIER_STAGES and (last or done % FLAGS.pictures_every == 0):
+            if pictured and (last or done % FLAGS.pictures_every == 0):
                 drawn = {domain: pictures_of(network, shown[domain]) for domain in streams}
                 monitor.pictures(done, drawn)
     finally:

@@ -109,6 +109,10 @@ class ModelDir:
         restore_weights(model, self.require(stage))
         return model
 
+    def load_classifier(self) -> keras.Model | None:
+        """Loads the separate label classifier, or None where none was trained."""
+        return self.load("classifier") if self.newest("classifier") else None
+
     def require(self, stage: str) -> str:
         """Returns the newest checkpoint of a stage.
 
@@ -240,8 +244,7 @@ def load_model(model_dir: str | os.PathLike[str]) -> keras.Model:
 
 def load_classifier(model_dir: str | os.PathLike[str]) -> keras.Model | None:
     """Loads the separate label classifier, or None where none was trained."""
-    directory = read_model_dir(model_dir)
-    return directory.load("classifier") if directory.newest("classifier") else None
+    return read_model_dir(model_dir).load_classifier()
 
 
 def save_model_dir(

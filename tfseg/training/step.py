@@ -80,8 +80,7 @@ def build_train_step(
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
         valid_pixels = _count_valid([batch[domain]["mask"] for domain in decoded])
         cut = tf.nest.map_structure(lambda x: tf.reshape(x, (rounds, micro, *x.shape[1:])), batch)
-        first = tf.nest.map_structure(lambda x: x[0], cut)
-        total, shown = accumulate(first, valid_pixels)
+        total, shown = accumulate(_at(cut, 0), valid_pixels)
         if rounds > 1:
             # One after the other: side by side they would take the memory of the whole batch.
             _, total, shown = tf.while_loop(
@@ -114,7 +113,7 @@ def _count_valid(masks: list[tf.Tensor]) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
 
 
-def _at(cut: Batch, index: tf.Tensor) -> Batch:
+def _at(cut: Batch, index: tf.Tensor | int) -> Batch:
     return tf.nest.map_structure(lambda x: x[index], cut)
 
 
