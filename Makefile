@@ -41,7 +41,7 @@ demo: $(DEMO)/report.html
 
 $(SYNTHETIC)/synthetic.json: | venv
 	$(PY) -m tfrecords.build_synthetic --output_dir=$(SYNTHETIC) --seed=$(SEED) \
-	  --source_train=4000 --target_train=3000 --target_val=300
+	  --source_train=4000 --target_train=3000 --target_val=300 --target_test=500
 
 $(RECORDS)/source_train.json: | $(SYNTHETIC)/synthetic.json
 	$(PY) -m tfrecords.build_coco --annotations=$(SYNTHETIC)/coco/annotations/instances_train.json \
@@ -51,7 +51,7 @@ $(RECORDS)/target_%.json: | $(SYNTHETIC)/synthetic.json
 	$(PY) -m tfrecords.build_voc --voc_root=$(SYNTHETIC)/VOCdevkit/VOC2012 --split=$* --masks=SegmentationClassAug \
 	  --label_map=$(SYNTHETIC)/labels.json --output_split=target_$* --output_dir=$(RECORDS)
 
-$(RECORDS)/verify.json: | $(RECORDS)/source_train.json $(RECORDS)/target_train.json $(RECORDS)/target_val.json
+$(RECORDS)/verify.json: | $(RECORDS)/source_train.json $(foreach s,train val test,$(RECORDS)/target_$s.json)
 	$(PY) -m tfrecords.verify $(RECORDS)
 
 $(MODEL)/%/done: | $(RECORDS)/verify.json

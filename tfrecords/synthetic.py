@@ -2,7 +2,7 @@
 
 The source domain is a COCO folder (masks as polygons, uncompressed and compressed RLE, crowd
 regions, images without annotations, images with categories of the target domain), the target domain
-a VOC folder with the splits train and val. The same options give the same files on any number of
+a VOC folder with the splits train, val and test. The same options give the same files on any number of
 workers.
 """
 
@@ -51,6 +51,7 @@ class Options:
         target_train: images of the VOC split train.
         target_val: images of the VOC split val.
         image_size: nominal side of the images in pixels.
+        target_test: images of the VOC split test; more or fewer change no other split.
     """
 
     seed: int
@@ -58,6 +59,7 @@ class Options:
     target_train: int
     target_val: int
     image_size: int
+    target_test: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _draw_all(folder: Path, options: Options, workers: int) -> None:
         "source_train": options.source_train,
         "target_train": options.target_train,
         "target_val": options.target_val,
+        "target_test": options.target_test,
     }
     chunks = [
         _Chunk(folder, split, first, min(first + CHUNK, count), options)
@@ -156,7 +159,7 @@ def _draw_all(folder: Path, options: Options, workers: int) -> None:
         if chunk.split == "source_train"
     ]
     _write_json(folder / _COCO_JSON, _coco(source))
-    for split in ("train", "val"):
+    for split in ("train", "val", "test"):
         names = [_voc_stem(f"target_{split}", i) for i in range(counts[f"target_{split}"])]
         listing = folder / _VOC / "ImageSets/Segmentation" / f"{split}.txt"
         listing.write_text("".join(f"{name}\n" for name in names))
@@ -168,7 +171,7 @@ def _draw_chunk(chunk: _Chunk) -> list[dict[str, Any]]:
 
 
 def _rng(chunk: _Chunk, index: int) -> np.random.Generator:
-    stream = ("source_train", "target_train", "target_val").index(chunk.split)
+    stream = ("source_train", "target_train", "target_val", "target_test").index(chunk.split)
     return np.random.default_rng([chunk.options.seed, stream, index])
 
 

@@ -1,5 +1,6 @@
 """The synthetic set: real layouts, exclusive domains, the same files for the same options."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -49,6 +50,19 @@ def test_a_longer_set_starts_with_the_shorter_one(tmp_path):
     short, long = files(tmp_path / "short"), files(tmp_path / "long")
     images = [name for name in short if name.endswith((".jpg", ".png", ".xml"))]
     assert images and all(short[name] == long[name] for name in images)
+
+
+def test_split_test_has_its_own_images_and_changes_no_other(tmp_path):
+    synthetic.build(tmp_path / "without", TINY)
+    synthetic.build(tmp_path / "with", dataclasses.replace(TINY, target_test=2))
+    without, both = files(tmp_path / "without"), files(tmp_path / "with")
+    changed = {name for name in both if both[name] != without.get(name)}
+    listing = "VOCdevkit/VOC2012/ImageSets/Segmentation/test.txt"
+    assert both[listing].split() == [b"test_000001", b"test_000002"] and without[listing] == b""
+    images = {f"VOCdevkit/VOC2012/JPEGImages/test_00000{i}.jpg" for i in (1, 2)}
+    assert {name for name in changed if name.endswith(".jpg")} == images
+    assert all(name in (listing, "synthetic.json") or "/test_00000" in name for name in changed)
+    assert not {both[name] for name in images} & {v for k, v in both.items() if k not in images}
 
 
 def test_another_seed_gives_other_images(tmp_path):
