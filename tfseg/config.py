@@ -25,6 +25,8 @@ class ModelConfig:
         num_labels: L, length of the one-hot label vector; label ids run from 1 to L.
         encoder_blocks: (convolutions, channels) of each VGG block; a 2x2 pooling with switches
             follows every block but the last.
+        encoder_padding: What the encoder's convolutions see beyond the map's edge: VGG's `zero`, or
+            `symmetric`, the mirrored map, so that features do not tell that they are at the border.
         feature_scale: Factor on the last feature map before everything below it (SPEC 3.1).
         factors: d, number of factors of the 3-way gate (equation 4).
         gating: How feature and label embedding meet: the paper's product, or an ablation.
@@ -42,6 +44,7 @@ class ModelConfig:
     image_size: int = 320
     num_labels: int = 80
     encoder_blocks: tuple[tuple[int, int], ...] = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+    encoder_padding: Literal["zero", "symmetric"] = "zero"
     feature_scale: float = 0.004
     factors: int = 1024
     gating: Literal["multiplicative", "additive", "concat"] = "multiplicative"
@@ -127,6 +130,7 @@ class ModelConfig:
 
 
 _CHOICES = {
+    "encoder_padding": ("zero", "symmetric"),
     "gating": ("multiplicative", "additive", "concat"),
     "decoder_input": ("densified", "attention"),
     "decoder_init": ("gaussian", "he"),
@@ -139,11 +143,13 @@ _PRESETS = {
     # Equation 4 as printed: no extra layer before W_att.
     "paper": _OFFICIAL.replace(combined_embed=False),
     # The same structure for CPUs. Its encoder starts from random weights on pixels of +-128, so that
-    # features must be brought to O(1), else the spatial softmax saturates.
+    # features must be brought to O(1), else the spatial softmax saturates. 44 of its 144 positions are at
+    # the border, where zeros give so shallow a network features that tell the label where it looks.
     "tiny": ModelConfig(
         image_size=96,
         num_labels=20,
         encoder_blocks=((2, 16), (2, 32), (2, 64), (2, 128)),
+        encoder_padding="symmetric",
         feature_scale=1 / 64,
         factors=128,
         classification_units=128,

@@ -65,6 +65,9 @@ flags.DEFINE_float("source_fraction", 1.0, "Share of the source images to train 
 flags.DEFINE_integer("subset_seed", 0, "Seed that chooses those images, and those of --target_masks.")
 flags.DEFINE_integer("target_masks", 0, "Target images whose masks are used, too.", lower_bound=0)
 flags.DEFINE_integer("image_size", None, "Overrides the preset.")
+flags.DEFINE_enum(
+    "encoder_padding", None, ["zero", "symmetric"], "Overrides the preset (zero, as VGG; tiny: symmetric)."
+)
 flags.DEFINE_float("feature_scale", None, "Overrides the preset (official: 0.004, the paper names none).")
 flags.DEFINE_boolean("combined_embed", None, "Overrides the preset: the code's extra layer before W_att.")
 flags.DEFINE_enum("gating", None, ["multiplicative", "additive", "concat"], "Overrides the preset.")
@@ -82,8 +85,8 @@ flags.DEFINE_boolean("jit_compile", False, "Compile the computation of a micro-b
 flags.DEFINE_integer("cpu_devices", 0, "Split the CPU into so many logical devices; 0: leave it.", 0)
 
 _CONFIG_FLAGS = (
-    "image_size", "feature_scale", "combined_embed", "gating", "decoder_input", "joint_gradient",
-    "decoder_init",
+    "image_size", "encoder_padding", "feature_scale", "combined_embed", "gating", "decoder_input",
+    "joint_gradient", "decoder_init",
 )  # fmt: skip
 
 

@@ -10,10 +10,14 @@ from tfseg.config import ModelConfig
 Weights = dict[str, list[np.ndarray]]
 
 
-def conv3x3(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Convolution (cross-correlation) 3x3 with one pixel of zeros around; kernel [3, 3, in, out]."""
+def conv3x3(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, padding: str = "zero") -> np.ndarray:
+    """Convolution (cross-correlation) 3x3; kernel [3, 3, in, out].
+
+    One pixel is added around: zeros, or for `symmetric` the outermost pixels once more.
+    """
     _, height, width, _ = x.shape
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    mode = {"zero": "constant", "symmetric": "edge"}[padding]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
     result = np.zeros((*x.shape[:3], kernel.shape[3])) + bias
     for dy in range(3):
         for dx in range(3):
@@ -48,7 +52,7 @@ def encoder(
     switches, margins = [], []
     for block, (depth, _) in enumerate(config.encoder_blocks, start=1):
         for index in range(1, depth + 1):
-            x = relu(conv3x3(x, *weights[f"conv{block}_{index}"]))
+            x = relu(conv3x3(x, *weights[f"conv{block}_{index}"], config.encoder_padding))
         if block < len(config.encoder_blocks):
             candidates = windows(x)
             ordered = np.sort(candidates, axis=0)

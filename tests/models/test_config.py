@@ -23,7 +23,7 @@ def test_official_and_paper_are_the_numbers_of_the_spec():
     assert official.feature_scale == 0.004 and official.gating == "multiplicative"
     assert official.decoder_init == "gaussian" and official.decoder_stddev == 0.01
     assert official.combined_embed and official.joint_gradient
-    assert official.decoder_input == "densified"
+    assert official.decoder_input == "densified" and official.encoder_padding == "zero"
     different = {
         field.name
         for field in dataclasses.fields(ModelConfig)
@@ -51,6 +51,7 @@ def test_unknown_preset_names_the_known():
         ({"num_labels": 0}, ("num_labels=0", "1 to 254")),
         ({"num_labels": 255}, ("num_labels=255", "ignore")),
         ({"gating": "sum"}, ("gating='sum'", "multiplicative, additive, concat")),
+        ({"encoder_padding": "same"}, ("encoder_padding='same'", "zero, symmetric")),
         ({"decoder_input": "z"}, ("decoder_input='z'", "densified, attention")),
         ({"decoder_init": "xavier"}, ("decoder_init='xavier'", "gaussian, he")),
     ],

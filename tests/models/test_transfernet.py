@@ -107,6 +107,7 @@ def test_names_shapes_and_dtypes(name):
         {"decoder_input": "attention"},
         {"joint_gradient": False},
         {"feature_scale": 1.0 / 3.0},
+        {"encoder_padding": "symmetric"},
     ],
     ids=str,
 )
@@ -116,6 +117,16 @@ def test_small_network_equals_numpy(changes):
 
 def test_tiny_network_equals_numpy():
     _compare_with_numpy(preset("tiny"), batch=2)
+
+
+@pytest.mark.parametrize("padding", ["zero", "symmetric"])
+def test_only_zero_padding_tells_where_the_border_is(padding):
+    config = SMALL.replace(encoder_padding=padding)
+    image = np.full((1, config.image_size, config.image_size, 3), 200, np.float32)
+    features = np.asarray(_build(config).get_layer("encoder")(image)["features"])
+    assert features.max() > 0
+    is_alike = np.allclose(features, features[:, :1, :1], rtol=1e-4)
+    assert is_alike == (padding == "symmetric")
 
 
 def _compare_with_numpy(config, batch=3):

@@ -22,7 +22,7 @@ def build_encoder(config: ModelConfig) -> keras.Model:
     """Builds `A = f_enc(x)`, equation (1), with the switches that the decoder needs.
 
     Args:
-        config: Blocks, image size and means are taken from it.
+        config: Blocks, padding, image size and means are taken from it.
 
     Returns:
         Functional model from `image`, float32 `[B, S, S, 3]` RGB in 0 to 255, to a dictionary of
@@ -34,10 +34,12 @@ def build_encoder(config: ModelConfig) -> keras.Model:
     x = CaffeNormalization(config.bgr_mean, name="normalization")(image)
     for block, (depth, channels) in enumerate(config.encoder_blocks, start=1):
         for index in range(1, depth + 1):
+            if config.encoder_padding == "symmetric":
+                x = keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
             x = keras.layers.Conv2D(
                 channels,
                 3,
-                padding="same",
+                padding="same" if config.encoder_padding == "zero" else "valid",
                 activation="relu",
                 kernel_initializer="he_normal",
                 name=f"conv{block}_{index}",

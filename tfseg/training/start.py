@@ -10,7 +10,8 @@ FINETUNED = "finetuned"
 
 # What stage `encoder` is built from, and what stage `attention` is built from: ablations share them.
 _CLASSIFIER_FIELDS = (
-    "image_size", "num_labels", "encoder_blocks", "feature_scale", "classifier_units", "bgr_mean",
+    "image_size", "num_labels", "encoder_blocks", "encoder_padding", "feature_scale", "classifier_units",
+    "bgr_mean",
 )  # fmt: skip
 _ATTENTION_FIELDS = (
     *_CLASSIFIER_FIELDS, "factors", "gating", "combined_embed", "classification_units",
