@@ -165,7 +165,14 @@ def test_attention_control(split, tmp_path):
     assert grid[name][threshold] == best
     # A coarse map of a right network is neither useless nor sharp.
     assert 0.4 < best < 0.95
-    assert "threshold" in format_metrics(metrics, "colors", "target")
+    shares = metrics["attention_shares"]
+    assert shares["inside"] > 0.7 and shares["uniform_border"] == pytest.approx(76 / 400)
+    assert list(shares["by_class"]["inside"]) == [name for name in metrics["iou"] if name != "background"]
+    text = format_metrics(metrics, "colors", "target")
+    assert "threshold" in text and f"{100 * shares['inside']:.1f} % on the object" in text
+    again = evaluate(segmenter(), split, settings, tmp_path / "again", {"weights": "a"})
+    resumed = evaluate(segmenter(), split, settings, tmp_path / "again", {"weights": "a"})
+    assert resumed["attention_shares"] == again["attention_shares"] == shares
 
 
 def test_attention_control_goes_without_crf():

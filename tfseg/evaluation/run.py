@@ -15,6 +15,7 @@ from tfseg.data.records import Split, parse
 from tfseg.data.voc_colors import save_indexed_png
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
+from tfseg.evaluation.attention_shares import attention_shares, mean_shares, uniform_border
 from tfseg.evaluation.labels import label_quality
 from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
 from tfseg.evaluation.multilabel import number_or_none
@@ -23,6 +24,7 @@ from tfseg.inference.crf import CrfParameters
 from tfseg.segmenter import Query, Segmentation, Segmenter
 
 _DECODER = "decoder"
+_ENTRIES = 2  # Changes with what an entry of the progress file holds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,8 @@ def evaluate(
     Returns:
         Ready for JSON, NaN as None: `miou` and `iou` by class in 0 to 1, `classes_counted`,
         `pixel_accuracy`, `images`, `images_without_mask`; `label_quality` where labels were
-        predicted; `attention_thresholds` for the control, whose headline is the best of them.
+        predicted; `attention_thresholds` for the control, whose headline is the best of them, and
+        `attention_shares`, where the attention of the labels in an image lies.
 
     Raises:
         InputError: If label maps differ, no record has a mask, or a record is damaged.
@@ -168,12 +171,16 @@ def _entry(found: Segmentation, truth: np.ndarray, settings: Settings) -> dict[s
     else:
         counts = {_DECODER: count_pairs(truth, found.label_map)}
     scores = found.label_probabilities
-    return {
+    entry = {
         "counts": counts,
         "labels": found.labels,
         "truth": ground_truth_labels(truth),
         "scores": None if scores is None else [round(float(score), 6) for score in scores],
     }
+    if settings.method == "attention":
+        entry["shares"] = attention_shares(found.attention, found.labels, truth)
+        entry["uniform_border"] = uniform_border(*found.attention.shape[1:]) if found.labels else None
+    return entry
 
 
 def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str, Any]:
@@ -198,6 +205,7 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
         metrics["attention_thresholds"] = {
             name: {str(t): by_way[f"{name}@{t}"]["miou"] for t in THRESHOLDS} for name in MAPS
         }
+        metrics["attention_shares"] = _mean_shares(entries, split)
     if settings.labels == "predicted":
         metrics["label_quality"] = label_quality(
             [entry["scores"] for entry in entries],
@@ -206,6 +214,18 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
             split,
         )
     return metrics
+
+
+def _mean_shares(entries: list[dict], split: Split) -> dict[str, Any]:
+    by_label = mean_shares([entry["shares"] for entry in entries])
+    names = {label: split.label_map.label(label).name for label in by_label}
+    columns = {
+        way: {names[label]: getattr(shares, way) for label, shares in by_label.items()}
+        for way in ("inside", "border")
+    }
+    means = {way: sum(values.values()) / len(values) for way, values in columns.items() if values}
+    uniform = next((e["uniform_border"] for e in entries if e["uniform_border"] is not None), None)
+    return {**means, "uniform_border": uniform, "by_class": columns}
 
 
 def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarray) -> None:
@@ -240,5 +260,6 @@ def _key(
         "records": split.summary["sha256"],
         "split": split.name,
         "settings": settings,
+        "entries": _ENTRIES,
         "options": segmenter.options,
     }

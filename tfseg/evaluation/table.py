@@ -43,6 +43,13 @@ def _attention_lines(metrics: dict[str, Any]) -> list[str]:
     for name, by_threshold in grid.items():
         cells = "  ".join(f"{t}: {_percent(value)}" for t, value in by_threshold.items())
         lines.append(f"  {name:<10} {cells}")
+    shares = metrics["attention_shares"]
+    if "inside" in shares:
+        lines.append(
+            f"attention, mean over classes: {_percent(shares['inside'])} % on the object, "
+            f"{_percent(shares['border'])} % on the outermost positions "
+            f"({_percent(shares['uniform_border'])} % if it were uniform)"
+        )
     return lines
 
 
