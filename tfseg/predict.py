@@ -35,6 +35,19 @@ flags.DEFINE_float("label_threshold", 0.6, "Probability from which a label is pr
 flags.DEFINE_float(
     "background_factor", 0.5, "Factor on the background's probability; 1 changes nothing.", 0.0
 )
+flags.DEFINE_enum(
+    "classifier_stage",
+    "classifier",
+    ["classifier", "encoder"],
+    "Stage of --model_dir whose network predicts labels: the separate classifier, or stage 0.",
+)
+flags.DEFINE_enum(
+    "bgr_mean",
+    "training",
+    ["training", "inference"],
+    "Mean that the networks subtract: that of their training, or the authors' inference script's, "
+    "which has more digits.",
+)
 flags.DEFINE_boolean("overlays", True, "Write overlays/NAME.png: image, tint, contour, legend.")
 flags.DEFINE_boolean("attention", True, "Write attention/NAME.png: a^l and s^l of each label.")
 crf_flags.define()
@@ -56,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
     names = output_names(files)
     segmenter = Segmenter.load(
         FLAGS.model_dir,
+        bgr_mean=FLAGS.bgr_mean,
+        classifier_stage=FLAGS.classifier_stage,
         label_domain=FLAGS.label_domain,
         label_threshold=FLAGS.label_threshold,
         background_factor=FLAGS.background_factor,

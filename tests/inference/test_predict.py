@@ -114,6 +114,7 @@ def test_predicted_labels(model_dir, folder, tmp_path):
     ("words", "reason"),
     [
         ([], "no image given"),
+        (["--classifier_stage=encoder", "{folder}"], "no classifier that could predict them"),
         (["--label=pinkish", "{folder}"], "label 'pinkish' is not in colors"),
         (["--labels=red", "{folder}"], "Unknown command line flag 'labels'"),
     ],
