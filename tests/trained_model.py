@@ -3,28 +3,18 @@
 import json
 
 import numpy as np
+from small_networks import TWO_BLOCKS
 
 from export.saved_model import export_model
-from tfseg.config import ModelConfig
 from tfseg.evaluation.progress import model_fingerprint
 from tfseg.models import build_classifier, build_transfernet
 from tfseg.training.checkpoints import ModelDir, save_model_dir
 from tfseg.training.monitor import Monitor
 
-SMALL = ModelConfig(
-    image_size=32,
-    encoder_blocks=((1, 4), (1, 8)),
-    feature_scale=0.01,
-    factors=8,
-    classification_units=8,
-    classifier_units=8,
-    decoder_init="he",
-)
-
 
 def write_model_dir(path, label_map, seed=7):
     """Returns the ModelDir, its network and its classifier; stages joint and classifier hold logs."""
-    config = SMALL.replace(num_labels=label_map.num_labels)
+    config = TWO_BLOCKS.replace(num_labels=label_map.num_labels)
     directory = ModelDir(path, "transfernet", config, label_map)
     model, classifier = build_transfernet(config), build_classifier(config)
     save_model_dir(directory, model, classifier)

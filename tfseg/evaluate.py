@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from tfseg import cli, crf_flags
+from tfseg import cli, crf_flags, segmenter_flags
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train, or a SavedModel.", required=True)
 flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
 flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks, but for --method=labels.")
 flags.DEFINE_enum(
@@ -39,19 +38,6 @@ flags.DEFINE_enum(
     "and of thresholds 0.1 to 0.9 counts); or the classifier's labels alone (mAP, F1), which needs "
     "neither masks nor a segmentation network.",
 )
-flags.DEFINE_enum(
-    "classifier_stage",
-    "classifier",
-    ["classifier", "encoder"],
-    "Stage of --model_dir whose network predicts labels: the separate classifier, or stage 0.",
-)
-flags.DEFINE_enum(
-    "bgr_mean",
-    "training",
-    ["training", "inference"],
-    "Mean that the networks subtract: that of their training, or the authors' inference script's, "
-    "which has more digits.",
-)
 flags.DEFINE_string(
     "output_dir",
     None,
@@ -61,17 +47,14 @@ flags.DEFINE_string(
 flags.DEFINE_boolean(
     "save_comp6", False, "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png."
 )
-flags.DEFINE_integer("batch_size", 8, "Images, and (image, label) pairs, at once.", lower_bound=1)
 flags.DEFINE_enum(
     "label_domain",
     "split",
     ["split", "target", "source", "all"],
     "Which labels may be predicted; split: those of the split's domain.",
 )
-flags.DEFINE_float("label_threshold", 0.6, "Probability from which a label is predicted, 0 to 1.", 0.0, 1.0)
-flags.DEFINE_float(
-    "background_factor", 0.5, "Factor on the background's probability; 1 changes nothing.", 0.0
-)
+segmenter_flags.define()
+flags.adopt_module_key_flags(segmenter_flags)
 crf_flags.define()
 flags.adopt_module_key_flags(crf_flags)
 
@@ -126,7 +109,6 @@ def _measure_masks(
     split: "Split", output_dir: Path, fingerprint: dict[str, str], show: Callable[[int, int], None]
 ) -> dict[str, Any]:
     from tfseg.evaluation.run import Settings, evaluate
-    from tfseg.segmenter import Segmenter
 
     settings = Settings(
         labels=FLAGS.labels,
@@ -136,14 +118,7 @@ def _measure_masks(
         batch_size=FLAGS.batch_size,
         crf_processes=FLAGS.crf_processes,
     )
-    segmenter = Segmenter.load(
-        FLAGS.model_dir,
-        bgr_mean=FLAGS.bgr_mean,
-        classifier_stage=FLAGS.classifier_stage,
-        label_domain=_label_domain(split),
-        label_threshold=FLAGS.label_threshold,
-        background_factor=FLAGS.background_factor,
-    )
+    segmenter = segmenter_flags.load(FLAGS, _label_domain(split))
     return evaluate(segmenter, split, settings, output_dir, fingerprint, show)
 
 

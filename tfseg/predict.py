@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from tfseg import cli, crf_flags
+from tfseg import cli, crf_flags, segmenter_flags
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
@@ -24,32 +24,15 @@ SOME_FAILED = 1
 """Exit status when images could not be read; all others were segmented."""
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train, or a SavedModel.", required=True)
 flags.DEFINE_string("output_dir", None, "Takes masks/, overlays/ and attention/.", required=True)
 flags.DEFINE_multi_string(
     "label", [], "Name or id of a label to look for; may stand several times [default: predicted]."
 )
-flags.DEFINE_integer("batch_size", 8, "Images, and (image, label) pairs, at once.", lower_bound=1)
 flags.DEFINE_enum("label_domain", "target", ["target", "source", "all"], "Which labels may be predicted.")
-flags.DEFINE_float("label_threshold", 0.6, "Probability from which a label is predicted, 0 to 1.", 0.0, 1.0)
-flags.DEFINE_float(
-    "background_factor", 0.5, "Factor on the background's probability; 1 changes nothing.", 0.0
-)
-flags.DEFINE_enum(
-    "classifier_stage",
-    "classifier",
-    ["classifier", "encoder"],
-    "Stage of --model_dir whose network predicts labels: the separate classifier, or stage 0.",
-)
-flags.DEFINE_enum(
-    "bgr_mean",
-    "training",
-    ["training", "inference"],
-    "Mean that the networks subtract: that of their training, or the authors' inference script's, "
-    "which has more digits.",
-)
 flags.DEFINE_boolean("overlays", True, "Write overlays/NAME.png: image, tint, contour, legend.")
 flags.DEFINE_boolean("attention", True, "Write attention/NAME.png: a^l and s^l of each label.")
+segmenter_flags.define()
+flags.adopt_module_key_flags(segmenter_flags)
 crf_flags.define()
 flags.adopt_module_key_flags(crf_flags)
 
@@ -62,19 +45,11 @@ def main(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from tfseg.inference.files import named_files, output_names
-    from tfseg.segmenter import Segmenter
 
     output_dir = Path(FLAGS.output_dir)
     files = list(named_files(argv[1:]))
     names = output_names(files)
-    segmenter = Segmenter.load(
-        FLAGS.model_dir,
-        bgr_mean=FLAGS.bgr_mean,
-        classifier_stage=FLAGS.classifier_stage,
-        label_domain=FLAGS.label_domain,
-        label_threshold=FLAGS.label_threshold,
-        background_factor=FLAGS.background_factor,
-    )
+    segmenter = segmenter_flags.load(FLAGS, FLAGS.label_domain)
     results = segmenter.segment_many(
         files,
         labels=FLAGS.label or None,

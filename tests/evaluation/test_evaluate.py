@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from color_network import LABEL_MAP, ColorNetwork, draw
 from PIL import Image
+from small_networks import TWO_BLOCKS
 from split_files import write_split
 
-from tfseg.config import ModelConfig
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.voc_colors import palette
@@ -233,19 +233,9 @@ def test_table_stands_beside_the_paper_only_where_comparable():
 
 @pytest.fixture
 def model_dir(tmp_path):
-    config = ModelConfig(
-        image_size=32,
-        num_labels=4,
-        encoder_blocks=((1, 4), (1, 8)),
-        feature_scale=0.01,
-        factors=8,
-        classification_units=8,
-        classifier_units=8,
-        decoder_init="he",
-    )
     keras.utils.set_random_seed(0)
-    directory = ModelDir(tmp_path / "model", "transfernet", config, LABEL_MAP)
-    save_model_dir(directory, build_transfernet(config), build_classifier(config))
+    directory = ModelDir(tmp_path / "model", "transfernet", TWO_BLOCKS, LABEL_MAP)
+    save_model_dir(directory, build_transfernet(TWO_BLOCKS), build_classifier(TWO_BLOCKS))
     return directory
 
 

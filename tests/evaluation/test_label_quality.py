@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from color_network import LABEL_MAP, draw
+from small_networks import TWO_BLOCKS
 from split_files import write_split
 
-from tfseg.config import BGR_MEAN_INFERENCE, BGR_MEAN_TRAIN, ModelConfig
+from tfseg.config import BGR_MEAN_INFERENCE, BGR_MEAN_TRAIN
 from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.evaluation.labels import evaluate_labels
@@ -22,16 +23,6 @@ from tfseg.models import build_classifier, build_transfernet
 from tfseg.segmenter import Segmenter
 from tfseg.training.checkpoints import ModelDir, save_model_dir
 
-CONFIG = ModelConfig(
-    image_size=32,
-    num_labels=4,
-    encoder_blocks=((1, 4), (1, 8)),
-    feature_scale=0.01,
-    factors=8,
-    classification_units=8,
-    classifier_units=8,
-    decoder_init="he",
-)
 # Squares of the network's size are not resized, so that the network can be asked directly.
 NAMES = ("red", "green", "blue")
 
@@ -39,7 +30,7 @@ NAMES = ("red", "green", "blue")
 @pytest.fixture
 def classifier():
     keras.utils.set_random_seed(1)
-    return build_classifier(CONFIG)
+    return build_classifier(TWO_BLOCKS)
 
 
 @pytest.fixture
@@ -113,8 +104,8 @@ def _save_stage(directory, stage, model):
 
 
 def test_segmenter_takes_the_stage_and_the_mean_that_are_asked_for(classifier, tmp_path):
-    directory = ModelDir(tmp_path, "transfernet", CONFIG, LABEL_MAP)
-    model, other = build_transfernet(CONFIG), build_classifier(CONFIG)
+    directory = ModelDir(tmp_path, "transfernet", TWO_BLOCKS, LABEL_MAP)
+    model, other = build_transfernet(TWO_BLOCKS), build_classifier(TWO_BLOCKS)
     save_model_dir(directory, model, classifier)
     _save_stage(directory, "encoder", other)
     image = draw(32, 32)[0][:32, :32]
@@ -134,7 +125,7 @@ def test_segmenter_takes_the_stage_and_the_mean_that_are_asked_for(classifier, t
 
 
 def _with_mean(network, mean):
-    built = build_classifier(CONFIG.replace(bgr_mean=mean))
+    built = build_classifier(TWO_BLOCKS.replace(bgr_mean=mean))
     built.set_weights(network.get_weights())
     return built
 

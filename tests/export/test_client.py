@@ -8,10 +8,10 @@ import pytest
 from color_network import LABEL_MAP, ColorNetwork, draw, iou
 from fake_server import FakeServing
 from PIL import Image
+from small_networks import TWO_BLOCKS
 
 from export.rest import RestModel
 from export.saved_model import export_model
-from tfseg.config import ModelConfig
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
 from tfseg.models import build_transfernet
@@ -72,18 +72,8 @@ def test_a_client_of_a_server_needs_no_tensorflow():
 
 def test_saved_model_on_disk(photograph, tmp_path):
     path, _ = photograph
-    config = ModelConfig(
-        image_size=32,
-        num_labels=4,
-        encoder_blocks=((1, 4), (1, 8)),
-        feature_scale=0.01,
-        factors=8,
-        classification_units=8,
-        classifier_units=8,
-        decoder_init="he",
-    )
-    directory = ModelDir(tmp_path / "model", "transfernet", config, LABEL_MAP)
-    model = build_transfernet(config)
+    directory = ModelDir(tmp_path / "model", "transfernet", TWO_BLOCKS, LABEL_MAP)
+    model = build_transfernet(TWO_BLOCKS)
     export_model(directory, model, None, tmp_path / "export" / "3")
     output = tmp_path / "mask.png"
     # No background at all: an untrained network would else find nothing.

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import THREE_BLOCKS
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export.saved_model import export_model, next_version
-from tfseg.config import ModelConfig
 from tfseg.data.labels import Label, LabelMap
 from tfseg.errors import InputError
 from tfseg.models import BUILDERS, build_classifier
@@ -24,16 +24,7 @@ from tfseg.training.checkpoints import ModelDir, save_model_dir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABEL_MAP = LabelMap("five", tuple(Label(i, f"l{i}", "target" if i < 3 else "source") for i in range(1, 6)))
-CONFIG = ModelConfig(
-    image_size=32,
-    num_labels=5,
-    encoder_blocks=((1, 4), (2, 6), (2, 8)),
-    feature_scale=0.01,
-    factors=7,
-    classification_units=9,
-    classifier_units=6,
-    decoder_init="he",
-)
+CONFIG = THREE_BLOCKS.replace(image_size=32, classifier_units=6)
 
 
 def _network(name, seed=0):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from color_network import LABEL_MAP, draw
 from PIL import Image
+from small_networks import TWO_BLOCKS
 
-from tfseg.config import ModelConfig
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
 from tfseg.inference.files import named_files, output_names
@@ -61,19 +61,9 @@ def test_equal_stems_get_numbers():
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    config = ModelConfig(
-        image_size=32,
-        num_labels=4,
-        encoder_blocks=((1, 4), (1, 8)),
-        feature_scale=0.01,
-        factors=8,
-        classification_units=8,
-        classifier_units=8,
-        decoder_init="he",
-    )
     keras.utils.set_random_seed(0)
-    directory = ModelDir(tmp_path_factory.mktemp("model"), "transfernet", config, LABEL_MAP)
-    save_model_dir(directory, build_transfernet(config), build_classifier(config))
+    directory = ModelDir(tmp_path_factory.mktemp("model"), "transfernet", TWO_BLOCKS, LABEL_MAP)
+    save_model_dir(directory, build_transfernet(TWO_BLOCKS), build_classifier(TWO_BLOCKS))
     return directory.path
 
 

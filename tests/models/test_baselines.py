@@ -5,8 +5,9 @@ import numpy as np
 import numpy_network
 import pytest
 import tensorflow as tf
+from small_networks import THREE_BLOCKS
 
-from tfseg.config import ModelConfig, preset
+from tfseg.config import preset
 from tfseg.data.labels import Label, LabelMap
 from tfseg.losses import label_cross_entropy, mask_cross_entropy
 from tfseg.models import BUILDERS, build_classifier
@@ -17,17 +18,7 @@ from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.stages import SegmentationStage
 from tfseg.training.step import build_train_step
 
-SMALL = ModelConfig(
-    image_size=32,
-    num_labels=5,
-    encoder_blocks=((1, 4), (2, 6), (2, 8)),
-    feature_scale=0.01,
-    factors=7,
-    classification_units=9,
-    classifier_units=6,
-    classifier_dropout=0.0,
-    decoder_init="he",
-)
+SMALL = THREE_BLOCKS.replace(image_size=32, classifier_units=6, classifier_dropout=0.0)
 BASELINES = ("baselinenet", "decouplednet")
 
 

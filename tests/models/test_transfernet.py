@@ -5,24 +5,15 @@ import numpy as np
 import numpy_network
 import pytest
 import tensorflow as tf
+from small_networks import THREE_BLOCKS
 
-from tfseg.config import ModelConfig, preset
+from tfseg.config import preset
 from tfseg.errors import InputError
 from tfseg.layers import gram_matrix
 from tfseg.losses import mask_cross_entropy
 from tfseg.models import BUILDERS
 from tfseg.models.attention import build_attention
 from tfseg.models.transfernet import build_transfernet
-
-SMALL = ModelConfig(
-    image_size=16,
-    num_labels=5,
-    encoder_blocks=((1, 4), (2, 6), (2, 8)),
-    feature_scale=0.01,
-    factors=7,
-    classification_units=9,
-    decoder_init="he",
-)
 
 
 def _build(config, seed=0):
@@ -72,7 +63,7 @@ def _assert_close(actual, expected, relative=1e-4):
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
 def test_names_shapes_and_dtypes(name):
-    config = SMALL if name == "small" else preset(name)
+    config = THREE_BLOCKS if name == "small" else preset(name)
     model = build_transfernet(config)
     assert {k: v.dtype for k, v in model.input.items()} == {"image": "float32", "label": "int32"}
     outputs = model(_inputs(config, batch=2))
@@ -112,7 +103,7 @@ def test_names_shapes_and_dtypes(name):
     ids=str,
 )
 def test_small_network_equals_numpy(changes):
-    _compare_with_numpy(SMALL.replace(**changes))
+    _compare_with_numpy(THREE_BLOCKS.replace(**changes))
 
 
 def test_tiny_network_equals_numpy():
@@ -121,7 +112,7 @@ def test_tiny_network_equals_numpy():
 
 @pytest.mark.parametrize("padding", ["zero", "symmetric"])
 def test_only_zero_padding_tells_where_the_border_is(padding):
-    config = SMALL.replace(encoder_padding=padding)
+    config = THREE_BLOCKS.replace(encoder_padding=padding)
     image = np.full((1, config.image_size, config.image_size, 3), 200, np.float32)
     features = np.asarray(_build(config).get_layer("encoder")(image)["features"])
     assert features.max() > 0
@@ -157,8 +148,8 @@ def _compare_with_numpy(config, batch=3):
 
 
 def test_compiled_network_equals_eager():
-    model = _build(SMALL)
-    inputs = _inputs(SMALL)
+    model = _build(THREE_BLOCKS)
+    inputs = _inputs(THREE_BLOCKS)
     for jit_compile in (False, True):
         compiled = tf.function(lambda x: model(x, training=False), jit_compile=jit_compile)
         for name, expected in model(inputs).items():
@@ -167,10 +158,10 @@ def test_compiled_network_equals_eager():
 
 def test_densified_attention_is_the_gram_matrix_times_attention():
     """Equation (10) on the built network."""
-    model = _build(SMALL)
-    inputs = _inputs(SMALL)
+    model = _build(THREE_BLOCKS)
+    inputs = _inputs(THREE_BLOCKS)
     outputs = model(inputs)
-    features = SMALL.feature_scale * model.get_layer("encoder")(inputs["image"])["features"]
+    features = THREE_BLOCKS.feature_scale * model.get_layer("encoder")(inputs["image"])["features"]
     gram = np.asarray(gram_matrix(features))
     attention = np.asarray(outputs["attention"]).reshape(3, -1)
     _assert_close(
@@ -190,7 +181,7 @@ def test_label_reaches_the_class_logits_through_z_only(gating):
     model is the proof for every weight and input at once.
     """
     keras.utils.set_random_seed(0)
-    model = _sharpen(build_attention(SMALL.replace(gating=gating)))
+    model = _sharpen(build_attention(THREE_BLOCKS.replace(gating=gating)))
     features, attention = model.input["features"], model.get_layer("att_normalized").output
     without_label = keras.Model(
         [features, attention], [model.output["class_logits"], model.output["densified"]]
@@ -210,8 +201,8 @@ def test_label_reaches_the_class_logits_through_z_only(gating):
 
 
 def test_without_attention_weights_all_labels_look_alike():
-    model = _build(SMALL)
-    image = np.repeat(_inputs(SMALL, batch=1)["image"], 5, axis=0)
+    model = _build(THREE_BLOCKS)
+    image = np.repeat(_inputs(THREE_BLOCKS, batch=1)["image"], 5, axis=0)
     inputs = {"image": image, "label": np.arange(1, 6, dtype=np.int32)}
     logits = np.asarray(model(inputs)["class_logits"])
     assert np.ptp(logits, axis=0).max() > 1e-3 * np.abs(logits).max()
@@ -224,7 +215,7 @@ def test_without_attention_weights_all_labels_look_alike():
 
 
 def test_each_channel_is_unpooled_by_its_own_switches():
-    config = SMALL
+    config = THREE_BLOCKS
     decoder = _build(config).get_layer("decoder")
     rng = np.random.default_rng(2)
     inputs = {"densified": rng.uniform(0.5, 1, (1, 4, 4)).astype(np.float32)}
@@ -251,7 +242,7 @@ def test_each_channel_is_unpooled_by_its_own_switches():
 def test_segmentation_loss_reaches_the_attention_only_if_asked(decoder_input):
     mask = np.random.default_rng(3).integers(0, 2, (3, 16, 16)).astype(np.uint8)
     for joint_gradient in (True, False):
-        config = SMALL.replace(joint_gradient=joint_gradient, decoder_input=decoder_input)
+        config = THREE_BLOCKS.replace(joint_gradient=joint_gradient, decoder_input=decoder_input)
         model = _build(config)
         layers = _layers(model)
         with tf.GradientTape(persistent=True) as tape:
@@ -274,16 +265,16 @@ def test_segmentation_loss_reaches_the_attention_only_if_asked(decoder_input):
 @pytest.mark.parametrize("name", ["baselinenet", "decouplednet"])
 def test_attention_of_a_baseline_is_no_decoder_input(name):
     with pytest.raises(InputError, match=f"decoder_input=attention: {name}"):
-        BUILDERS[name](SMALL.replace(decoder_input="attention"))
+        BUILDERS[name](THREE_BLOCKS.replace(decoder_input="attention"))
 
 
 def test_network_survives_a_keras_file(tmp_path):
     for changes in ({}, {"joint_gradient": False, "gating": "concat"}):
-        model = _build(SMALL.replace(**changes))
+        model = _build(THREE_BLOCKS.replace(**changes))
         path = os.path.join(tmp_path, "network.keras")
         model.save(path)
         reloaded = keras.models.load_model(path)
-        inputs = _inputs(SMALL)
+        inputs = _inputs(THREE_BLOCKS)
         for name, expected in model(inputs).items():
             np.testing.assert_array_equal(reloaded(inputs)[name], expected)
 
@@ -291,14 +282,14 @@ def test_network_survives_a_keras_file(tmp_path):
 def test_mixed_precision_gives_float32_logits():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = build_transfernet(SMALL)
+        model = build_transfernet(THREE_BLOCKS)
     finally:
         keras.config.set_dtype_policy("float32")
-    outputs = model(_inputs(SMALL))
+    outputs = model(_inputs(THREE_BLOCKS))
     assert outputs["mask_logits"].dtype == outputs["class_logits"].dtype == "float32"
     assert model.get_layer("encoder").get_layer("conv1_1").compute_dtype == "bfloat16"
     assert all(weight.dtype == "float32" for weight in model.weights)
-    exact = build_transfernet(SMALL)
+    exact = build_transfernet(THREE_BLOCKS)
     exact.set_weights(model.get_weights())
     attention = np.asarray(tf.cast(outputs["attention"], "float32"))
-    _assert_close(attention, np.asarray(exact(_inputs(SMALL))["attention"]), relative=0.05)
+    _assert_close(attention, np.asarray(exact(_inputs(THREE_BLOCKS))["attention"]), relative=0.05)

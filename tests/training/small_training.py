@@ -3,25 +3,15 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from small_networks import THREE_BLOCKS
 
-from tfseg.config import ModelConfig
 from tfseg.data.labels import Label, LabelMap
 from tfseg.models import BUILDERS, build_classifier
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.stages import CLASSIFIER_STAGES, MultiLabelStage, SegmentationStage
 from tfseg.training.step import build_train_step
 
-CONFIG = ModelConfig(
-    image_size=16,
-    num_labels=5,
-    encoder_blocks=((1, 4), (2, 6), (2, 8)),
-    feature_scale=0.01,
-    factors=7,
-    classification_units=9,
-    classifier_units=8,
-    classifier_dropout=0.0,
-    decoder_init="he",
-)
+CONFIG = THREE_BLOCKS.replace(classifier_dropout=0.0)
 LABEL_MAP = LabelMap("five", tuple(Label(i, f"l{i}", "target" if i <= 2 else "source") for i in range(1, 6)))
 DOMAINS = ("source", "target")
 
