@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from color_network import LABEL_MAP, ColorNetwork, draw, iou
 from PIL import Image
+from small_networks import TWO_BLOCKS
 from split_files import write_split
-from trained_model import SMALL, write_model_dir
+from trained_model import write_model_dir
 
 from tfseg.data.voc_colors import palette
 from tfseg.inference.geometry import to_square
@@ -124,7 +125,7 @@ def test_peaks_lie_on_the_objects():
 @pytest.mark.parametrize("size", [(60, 90), (90, 60)])
 def test_a_gram_row_is_what_one_hot_attention_gives(size):
     keras.utils.set_random_seed(0)
-    config = SMALL.replace(num_labels=4)
+    config = TWO_BLOCKS.replace(num_labels=4)
     model = build_transfernet(config)
     image, _ = draw(*size)
     pixels = [(0, 0), (size[1] - 1, size[0] - 1), (20, 35)]

@@ -16,7 +16,7 @@ from tfseg.files import write_atomic
 
 if TYPE_CHECKING:
     from tfseg.data.labels import LabelMap
-    from tfseg.segmenter import Segmentation
+    from tfseg.inference.segmentation import Segmentation
 
 # TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
 

@@ -8,8 +8,9 @@ from PIL import Image
 from tfseg.config import ModelConfig
 from tfseg.errors import InputError
 from tfseg.inference.crf import crf_parameters
+from tfseg.inference.segmentation import Query
 from tfseg.models import BUILDERS, build_classifier, build_transfernet
-from tfseg.segmenter import Query, Segmenter
+from tfseg.segmenter import Segmenter
 
 CONFIG = ModelConfig(
     image_size=32,

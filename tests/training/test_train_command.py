@@ -1,87 +1,23 @@
-"""The command from end to end: all stages, kills and resumption, and what a person is told."""
+"""The command from end to end: all stages, what they write, and what a person is told."""
 
 import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import train_runner
+from run_checks import (
+    JOINT,
+    SMALL,
+    assert_error,
+    assert_same_losses,
+    read_losses,
+)
 
 from tfseg.data.records import HEADER_BYTES, Split, parse
 from tfseg.training.checkpoints import load_classifier, load_model, read_model_dir
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-SMALL = ["--preset=tiny", "--image_size=32", "--batch_size=4", "--seed=3", "--learning_rate=0.001"]
-JOINT = [*SMALL, "--stage=joint", "--steps=40", "--checkpoint_every=10"]
-
-
-@pytest.fixture
-def start(synthetic_records, tmp_path):
-    """Starts the command; `--data_dir` and `--model_dir` may be given anew."""
-
-    def starter(*words):
-        data, model = f"--data_dir={synthetic_records}", f"--model_dir={tmp_path / 'model'}"
-        return train_runner.Run([data, model, *words], tmp_path)
-
-    return starter
-
-
-@pytest.fixture
-def train(start):
-    def runner(*words):
-        return start(*words).wait()
-
-    return runner
-
-
-@pytest.fixture(scope="module")
-def trained(synthetic_records, tmp_path_factory):
-    """A model directory with all four stages, and what each printed."""
-    folder = tmp_path_factory.mktemp("trained")
-    common = [f"--data_dir={synthetic_records}", f"--model_dir={folder / 'model'}"]
-    out = {}
-    # The first one as people call it.
-    words = [*common, *SMALL, "--stage=encoder", "--encoder_weights=none", "--steps=6", "--summary_every=2"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "tfseg.train", *words],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    out["encoder"] = finished.stdout
-    finetuned = ["--encoder_weights=finetuned", "--steps=4"]
-    for stage, own in (
-        ("classifier", finetuned),
-        ("attention", [*finetuned, "--micro_batch_size=1"]),
-        ("joint", JOINT[len(SMALL) :]),
-    ):
-        run = train_runner.Run([*common, *SMALL, f"--stage={stage}", *own], folder).wait()
-        assert run.status == 0, run.err[-3000:]
-        out[stage] = run.out
-    return folder / "model", out
-
-
-def _losses(model_dir, stage="joint"):
-    return [json.loads(line) for line in (model_dir / stage / "losses.jsonl").read_text().splitlines()]
-
-
-def _assert_same_losses(actual, expected):
-    assert [entry["step"] for entry in actual] == [entry["step"] for entry in expected]
-    for left, right in zip(actual, expected, strict=True):
-        assert left == pytest.approx(right, rel=1e-6, abs=1e-6)
-
-
-def _assert_same_weights(left, right):
-    for a, b in zip(load_model(left).weights, load_model(right).weights, strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-6, err_msg=a.path)
 
 
 def _scalars(stage_dir):
@@ -97,7 +33,7 @@ def test_all_stages_run(trained):
     model_dir, out = trained
     steps = {"encoder": 6, "classifier": 4, "attention": 4, "joint": 40}
     for stage, count in steps.items():
-        losses = _losses(model_dir, stage)
+        losses = read_losses(model_dir, stage)
         assert [entry["step"] for entry in losses] == list(range(1, count + 1))
         assert all(np.isfinite(list(entry.values())).all() for entry in losses)
         assert f"{stage}: starts at update 0 from " in out[stage]
@@ -161,7 +97,7 @@ def test_flags_file_gives_the_same_run_again(trained, train, tmp_path):
         f"--flagfile={cfg}", f"--model_dir={tmp_path / 'again'}", f"--init_dir={model_dir}", "--steps=6"
     )
     assert again.status == 0, again.err
-    _assert_same_losses(_losses(tmp_path / "again"), _losses(model_dir)[:6])
+    assert_same_losses(read_losses(tmp_path / "again"), read_losses(model_dir)[:6])
     changed = {"--model_dir", "--init_dir", "--steps"}
 
     def kept(path):
@@ -170,109 +106,11 @@ def test_flags_file_gives_the_same_run_again(trained, train, tmp_path):
     assert kept(tmp_path / "again/joint/flags.cfg") == kept(cfg)
 
 
-def _checkpoint_is_listed(stage_dir, number):
-    state = stage_dir / "checkpoint"
-    return state.exists() and f'model_checkpoint_path: "ckpt-{number}"' in state.read_text()
-
-
-def test_killed_and_started_again_it_is_the_undisturbed_run(trained, start, tmp_path):
-    model_dir, _ = trained
-    words = [*JOINT, f"--init_dir={model_dir}"]
-    stage_dir = tmp_path / "model/joint"
-    first = start(*words).kill_when(lambda: _checkpoint_is_listed(stage_dir, 10))
-    assert first.status == -9 and "Traceback" not in first.err
-    second = start(*words).kill_when(lambda: _checkpoint_is_listed(stage_dir, 30))
-    assert second.status == -9
-    third = start(*words).wait()
-    assert third.status == 0, third.err
-    started = [int(run.out.split("starts at update ")[1].split()[0]) for run in (second, third)]
-    assert 10 <= started[0] < 30 <= started[1] < 40
-    _assert_same_losses(_losses(tmp_path / "model"), _losses(model_dir))
-    _assert_same_weights(tmp_path / "model", model_dir)
-    assert len(list(stage_dir.glob("ckpt-*.index"))) == 2  # --keep_checkpoints, kills or not.
-
-
-def _truncate(path):
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-
-
-@pytest.mark.parametrize("damage", ["data", "list"])
-def test_killed_while_writing_a_checkpoint(trained, train, tmp_path, damage):
-    """What a power cut leaves: half of the newest file, or an empty list. The older one is taken."""
-    model_dir, _ = trained
-    shutil.copytree(model_dir, tmp_path / "model")
-    stage_dir = tmp_path / "model/joint"
-    older = {path.name: path.read_bytes() for path in stage_dir.glob("ckpt-30.*")}
-    if damage == "data":
-        _truncate(next(stage_dir.glob("ckpt-40.data-*")))
-    else:
-        (stage_dir / "checkpoint").write_text("")
-        _truncate(stage_dir / "ckpt-40.index")
-    assert {path.name: path.read_bytes() for path in stage_dir.glob("ckpt-30.*")} == older
-    run = train(*JOINT)
-    assert run.status == 0, run.err
-    assert f"{stage_dir / 'ckpt-40'}: passed over, it cannot be read" in run.out
-    assert "starts at update 30 from " in run.out
-    _assert_same_losses(_losses(tmp_path / "model"), _losses(model_dir))
-    _assert_same_weights(tmp_path / "model", model_dir)
-
-
-def _assert_error(run, *messages):
-    assert run.status == 2, run.err[-3000:]
-    assert "Traceback" not in run.err
-    (line,) = [line for line in run.err.splitlines() if line.startswith("error: ")]
-    for message in messages:
-        assert message in line
-    return line
-
-
-def test_no_checkpoint_that_can_be_read(trained, train, tmp_path):
-    model_dir, _ = trained
-    shutil.copytree(model_dir, tmp_path / "model")
-    for path in (tmp_path / "model/joint").glob("ckpt-*.index"):
-        _truncate(path)
-    _assert_error(train(*JOINT), f"{tmp_path / 'model/joint'}: none of its 2 checkpoint(s) can be read")
-
-
-def test_a_loss_that_is_no_number_stops_the_run(trained, train, tmp_path):
-    """Going on from a healthy checkpoint with an absurd rate, which therefore must count."""
-    model_dir, _ = trained
-    shutil.copytree(model_dir, tmp_path / "model")
-    stage_dir = tmp_path / "model/joint"
-    words = [*JOINT, "--steps=60", "--checkpoint_every=15"]
-    line = _assert_error(train(*words, "--learning_rate=1e30"), "at step 4", "Lower --learning_rate")
-    assert "the loss is " in line or "not finite" in line
-    assert read_model_dir(tmp_path / "model").newest("joint").endswith("ckpt-40")
-    _assert_same_weights(tmp_path / "model", model_dir)
-    # A lower rate mends it, though the checkpoint remembers another.
-    assert train(*words, "--learning_rate=0.0005").status == 0
-    losses = _losses(tmp_path / "model")
-    assert [entry["step"] for entry in losses] == list(range(1, 61))
-    assert len(list(stage_dir.glob("ckpt-*.index"))) == 2
-
-
-def test_weights_that_are_no_numbers_are_not_saved(train, tmp_path):
-    """The loss is taken before its update: at the last update nothing else would notice."""
-    words = [*SMALL, "--stage=encoder", "--encoder_weights=none", "--steps=1", "--learning_rate=1e39"]
-    _assert_error(train(*words), "is not finite after step 1", "not saved")
-    assert not list((tmp_path / "model/encoder").glob("ckpt-*"))
-
-
-def test_a_finished_stage_is_left_alone(trained, train, tmp_path):
-    model_dir, _ = trained
-    before = {path: path.stat().st_mtime_ns for path in (model_dir / "joint").glob("ckpt-*")}
-    run = train(f"--model_dir={model_dir}", *JOINT)
-    assert run.status == 0
-    assert "already trained for 40 updates; nothing to do" in run.out
-    assert {path: path.stat().st_mtime_ns for path in (model_dir / "joint").glob("ckpt-*")} == before
-
-
 def test_two_devices_give_the_losses_of_one(trained, train, tmp_path):
     model_dir, _ = trained
     run = train(*JOINT, f"--init_dir={model_dir}", "--steps=5", "--cpu_devices=2")
     assert run.status == 0, run.err
-    for left, right in zip(_losses(tmp_path / "model"), _losses(model_dir)[:5], strict=True):
+    for left, right in zip(read_losses(tmp_path / "model"), read_losses(model_dir)[:5], strict=True):
         assert left == pytest.approx(right, abs=1e-4)
     assert len(json.loads((tmp_path / "model/joint/run.json").read_text())["devices"]) == 2
 
@@ -293,7 +131,7 @@ def test_baselines_train_by_choosing_them(trained, train, tmp_path, model):
     assert run.status == 0, run.err
     run = train(*SMALL, f"--model={model}", "--stage=joint", "--steps=3", "--dtype_policy=float32")
     assert run.status == 0, run.err
-    assert len(_losses(own)) == 3
+    assert len(read_losses(own)) == 3
     network = load_model(own)
     assert network.name == model
     source = read_model_dir(model_dir).load("encoder")
@@ -347,22 +185,22 @@ STAGE_ONE = [*SMALL, "--stage=attention", "--encoder_weights=none", "--steps=2"]
     ids=lambda value: value[0].lstrip("-") if isinstance(value[0], str) else None,
 )
 def test_what_a_person_can_mend_is_one_line(train, words, messages):
-    _assert_error(train(*STAGE_ONE, *words), *messages)
+    assert_error(train(*STAGE_ONE, *words), *messages)
 
 
 def test_a_directory_keeps_its_network(trained, train):
     model_dir, _ = trained
     own = f"--model_dir={model_dir}"
     for change in ("--gating=concat", "--model=baselinenet", "--image_size=64"):
-        _assert_error(train(own, *JOINT, change), f"{model_dir}/model.json", "belongs to another network")
+        assert_error(train(own, *JOINT, change), f"{model_dir}/model.json", "belongs to another network")
 
 
 def test_earlier_stages_must_be_of_the_same_network(trained, train, tmp_path):
     model_dir, _ = trained
     words = [*SMALL, "--stage=joint", "--steps=2", f"--init_dir={model_dir}"]
-    _assert_error(train(*words, "--image_size=64"), f"{model_dir}/model.json", "--init_dir")
+    assert_error(train(*words, "--image_size=64"), f"{model_dir}/model.json", "--init_dir")
     other = [*words, "--model=baselinenet", f"--model_dir={tmp_path / 'other'}"]
-    _assert_error(train(*other), f"{model_dir}/attention/ckpt-4", "cannot be loaded into baselinenet")
+    assert_error(train(*other), f"{model_dir}/attention/ckpt-4", "cannot be loaded into baselinenet")
 
 
 def test_earlier_stages_must_be_of_the_same_labels(trained, train, tmp_path):
@@ -373,7 +211,7 @@ def test_earlier_stages_must_be_of_the_same_labels(trained, train, tmp_path):
     first["name"], second["name"] = second["name"], first["name"]
     (tmp_path / "earlier/labels.json").write_text(json.dumps(labels))
     words = [*SMALL, "--stage=joint", "--steps=2", f"--init_dir={tmp_path / 'earlier'}"]
-    _assert_error(train(*words), f"{tmp_path / 'earlier'}/labels.json", "--init_dir")
+    assert_error(train(*words), f"{tmp_path / 'earlier'}/labels.json", "--init_dir")
 
 
 @pytest.mark.parametrize("first_batch", [True, False])
@@ -391,7 +229,7 @@ def test_a_damaged_record_is_named(synthetic_records, train, tmp_path, first_bat
         data[at : at + len(image)] = os.urandom(len(image))
         path.write_bytes(data)
     run = train(*STAGE_ONE, "--steps=30", f"--data_dir={data_dir}")
-    line = _assert_error(run, "cannot be decoded", f"tfrecords.verify {data_dir}")
+    line = assert_error(run, "cannot be decoded", f"tfrecords.verify {data_dir}")
     if not first_batch:
         info = split.infos[11]
         assert f"{data_dir / split.shards[info.shard]}: record 11 (image {info.image_id})" in line

@@ -21,7 +21,8 @@ from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
 from tfseg.evaluation.multilabel import number_or_none
 from tfseg.evaluation.progress import Progress
 from tfseg.inference.crf import CrfParameters
-from tfseg.segmenter import Query, Segmentation, Segmenter
+from tfseg.inference.segmentation import Query, Segmentation
+from tfseg.segmenter import Segmenter
 
 _DECODER = "decoder"
 _ENTRIES = 2  # Changes with what an entry of the progress file holds.

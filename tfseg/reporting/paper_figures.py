@@ -12,10 +12,10 @@ from tfseg.errors import InputError
 from tfseg.inference.crf import CrfParameters, refine
 from tfseg.inference.geometry import from_square, to_square
 from tfseg.inference.merge import merge
+from tfseg.inference.segmentation import Segmentation
 from tfseg.reporting import tiles
 from tfseg.reporting.examples import Example
 from tfseg.reporting.sheet import Cell, sheet
-from tfseg.segmenter import Segmentation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
+from tfseg.inference.segmentation import Segmentation
 from tfseg.reporting import html, tiles
 from tfseg.reporting.curves import draw_curves
 from tfseg.reporting.durations import format_seconds
@@ -16,7 +17,6 @@ from tfseg.reporting.examples import Example
 from tfseg.reporting.export_check import TOLERANCE, ExportCheck
 from tfseg.reporting.provenance import StageRun
 from tfseg.reporting.results import KINDS, per_class
-from tfseg.segmenter import Segmentation
 
 _TITLES = {
     "ground_truth": "mIoU with ground-truth labels",
