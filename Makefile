@@ -70,10 +70,11 @@ EVALUATE_attention := --labels=ground_truth --method=attention
 $(DEMO)/export/1/saved_model.pb: | $(MODEL)/joint/done $(MODEL)/classifier/done
 	$(PY) -m export.saved_model --model_dir=$(MODEL) --output_dir=$(DEMO)/export --version=1
 
-FIGURES := $(foreach n,2 3 6,$(DEMO)/figures/figure$(n).png)
+# --crf is for figures 5 and 8; the authors' parameters are for photographs (docs/RESULTS.md).
+FIGURES := $(foreach n,2 3 5 6 8,$(DEMO)/figures/figure$(n).png)
 $(DEMO)/figures/figure%.png: | $(MODEL)/joint/done $(MODEL)/classifier/done
 	$(PY) -m tfseg.figures --figure=$* --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val --count=3 \
-	  --labels=ground_truth --output=$@
+	  --labels=ground_truth --crf=symmetric --output=$@
 
 comma := ,
 empty :=
