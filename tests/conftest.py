@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests use."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -9,6 +10,9 @@ import pytest
 
 from tfrecords import coco, synthetic, voc
 from tfseg.data.labels import LabelMap
+
+# A shell ignores Ctrl-C for what it runs in the background, and programs inherit that: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -15,9 +15,10 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def cases():
-    paths = [str(REPOSITORY), str(Path(__file__).parent)]
+    here = Path(__file__).parent
+    paths = [str(REPOSITORY), str(here.parent), str(here)]
     finished = subprocess.run(
-        [sys.executable, Path(__file__).parent / "two_devices.py"],
+        [sys.executable, here / "two_devices.py"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
