@@ -15,7 +15,7 @@ PYTHON = ROOT / ".venv-tfa" / "bin" / "python"
 
 pytestmark = [
     pytest.mark.compat,
-    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-tfa: `make venv-tfa` builds it"),
+    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-tfa: `make test-compat` builds it"),
 ]
 
 
