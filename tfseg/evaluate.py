@@ -45,7 +45,9 @@ flags.DEFINE_string(
     "the control SPLIT-LABELS-attention, for labels alone SPLIT-labels-STAGE.",
 )
 flags.DEFINE_boolean(
-    "save_comp6", False, "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png."
+    "save_comp6",
+    False,
+    "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png; val: --split without `target_`.",
 )
 flags.DEFINE_enum(
     "label_domain",
