@@ -47,7 +47,7 @@ flags.DEFINE_string(
 flags.DEFINE_boolean(
     "save_comp6",
     False,
-    "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png; val: --split without `target_`.",
+    "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png (val: from target_val).",
 )
 flags.DEFINE_enum(
     "label_domain",
