@@ -1,13 +1,11 @@
 """Segments images: python -m tfseg.predict --model_dir=DIR --output_dir=DIR IMAGE|FOLDER|GLOB ..."""
 
-import io
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 
 from tfseg import cli, crf_flags, segmenter_flags
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
 # TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
 
+_CELL = 240  # Pixels of an image in a picture of its attention.
 SOME_FAILED = 1
 """Exit status when images could not be read; all others were segmented."""
 
@@ -84,23 +83,17 @@ def _write(output_dir: Path, name: str, result: "Segmentation", label_map: "Labe
     if FLAGS.overlays:
         entries = pictures.legend_entries(label_map, result.labels, result.label_map)
         drawn = pictures.legend(pictures.overlay(result.image, result.label_map), entries)
-        _save_png(output_dir / "overlays" / f"{name}.png", drawn)
+        write_atomic(output_dir / "overlays" / f"{name}.png", pictures.encode_png(drawn))
     if FLAGS.attention and result.attention is not None and result.labels:
+        image = pictures.fit(result.image, _CELL)
         rows = [
-            [result.image, *(pictures.heat(result.image, m) for m in (attention, densified))]
-            for attention, densified in zip(result.attention, result.densified, strict=True)
+            [pictures.Cell(drawn) for drawn in (image, *(pictures.heat(image, m) for m in maps))]
+            for maps in zip(result.attention, result.densified, strict=True)
         ]
         row_titles = [label_map.label(label).name for label in result.labels]
         titles = ["image", "attention a", "densified s"]
-        _save_png(output_dir / "attention" / f"{name}.png", pictures.grid(rows, titles, row_titles))
-
-
-def _save_png(path: Path, picture: np.ndarray) -> None:
-    from PIL import Image
-
-    encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, "PNG")
-    write_atomic(path, encoded.getvalue())
+        drawn = pictures.sheet(rows, titles, row_titles)
+        write_atomic(output_dir / "attention" / f"{name}.png", pictures.encode_png(drawn))
 
 
 def _summary(file: Path, name: str, result: "Segmentation", label_map: "LabelMap") -> dict:

@@ -1,11 +1,6 @@
 import numpy as np
 
-from tfseg.evaluation.attention_control import THRESHOLDS, stretch, threshold_maps
-
-
-def test_stretch_reaches_0_and_1_within_each_map():
-    stretched = stretch(np.array([[[3.0, 4.0, 5.0]], [[2.0, 2.0, 2.0]]]))
-    np.testing.assert_allclose(stretched, [[[0, 0.5, 1]], [[0, 0, 0]]])
+from tfseg.evaluation.attention_control import THRESHOLDS, threshold_maps
 
 
 def test_floor_of_the_densified_map_is_no_handicap():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfseg.inference.geometry import Resampling, from_square
+from tfseg.inference.pictures import stretch
 
 MAPS = ("attention", "densified")
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -45,10 +46,3 @@ def threshold_maps(
     winners = np.asarray(labels, np.uint8)[values.argmax(axis=0)]
     highest = values.max(axis=0)
     return {threshold: np.where(highest >= threshold, winners, np.uint8(0)) for threshold in thresholds}
-
-
-def stretch(maps: np.ndarray) -> np.ndarray:
-    """Stretches each map `[K, H, W]` to 0 to 1; a constant map becomes 0."""
-    low = maps.min(axis=(1, 2), keepdims=True)
-    span = maps.max(axis=(1, 2), keepdims=True) - low
-    return (maps - low) / np.where(span > 0, span, 1)

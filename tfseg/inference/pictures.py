@@ -3,6 +3,8 @@
 Everything is an array, uint8 `[H, W, 3]`, until somebody saves it.
 """
 
+import dataclasses
+import io
 from collections.abc import Sequence
 
 import matplotlib
@@ -15,6 +17,7 @@ from tfseg.inference.geometry import from_square
 
 _INK = (20, 20, 20)
 _PAPER = (255, 255, 255)
+_POINTS = 8  # Font size of a sheet, 1/72 inch.
 
 
 def mask_picture(label_map: np.ndarray) -> np.ndarray:
@@ -45,6 +48,21 @@ def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.5) -> np.
     return result
 
 
+def stretch(maps: np.ndarray) -> np.ndarray:
+    """Stretches each map to 0 to 1, its lowest value to 0; the one way from maps to brightness.
+
+    Args:
+        maps: float `[..., h, w]`, of any sign.
+
+    Returns:
+        float32 of the same shape; a constant map becomes 0.
+    """
+    maps = np.asarray(maps, np.float32)
+    low = maps.min(axis=(-2, -1), keepdims=True)
+    span = maps.max(axis=(-2, -1), keepdims=True) - low
+    return (maps - low) / np.where(span > 0, span, 1)
+
+
 def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6) -> np.ndarray:
     """Lays a map of the network over its image as heat, dark blue (lowest) to red (highest).
 
@@ -60,11 +78,15 @@ def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6) -> np.ndarr
     height, width = image.shape[:2]
     values = from_square(heatmap[None], height, width, "bicubic")[0]
     # Without the rings where bicubic interpolation overshoots.
-    values = values.clip(heatmap.min(), heatmap.max())
-    values = (values - values.min()) / max(np.ptp(values), np.finfo(np.float32).tiny)
+    values = stretch(values.clip(heatmap.min(), heatmap.max()))
     colors = 255 * matplotlib.colormaps["turbo"](values)[..., :3]
     grey = image.mean(axis=-1, keepdims=True)
     return np.rint((1 - alpha) * grey + alpha * colors).astype(np.uint8)
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    """Draws values, float `[..., H, W]`, as uint8 `[..., H, W, 3]`: black is 0 and white is 1."""
+    return np.repeat(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def legend(
@@ -111,61 +133,111 @@ def legend_entries(label_map: LabelMap, labels: Sequence[int], mask: np.ndarray)
     return entries
 
 
-def grid(
-    rows: Sequence[Sequence[np.ndarray | None]],
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One picture of a `sheet`.
+
+    Attributes:
+        picture: uint8 `[H, W, 3]`.
+        caption: Shown below it.
+        flat: Whether it is enlarged without interpolation, so that the colours of labels stay.
+        mark: (x, y) in pixels of `picture` that a ring is drawn around; None for none.
+    """
+
+    picture: np.ndarray
+    caption: str = ""
+    flat: bool = False
+    mark: tuple[float, float] | None = None
+
+
+def sheet(
+    rows: Sequence[Sequence[Cell]],
     titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
-    cell: int = 240,
+    entries: Sequence[tuple[int, str]] = (),
+    *,
+    dpi: int = 100,
+    width: float = 12.0,
+    cell: float = 2.4,
 ) -> np.ndarray:
-    """Arranges pictures in rows and columns with titles.
+    """Arranges pictures in rows and columns with titles, captions and a legend.
 
     Args:
-        rows: Pictures, uint8 `[H, W, 3]` of any size, each shrunk or enlarged to fit its cell; None
-            leaves a cell empty.
+        rows: Cells; rows may be of different lengths. Each picture fills its cell by its longer side.
         titles: Above the columns.
-        row_titles: Left of the rows.
-        cell: Side of a cell, pixels.
+        row_titles: Left of the rows, upright.
+        entries: (label id, text) of the legend, which is left out without any.
+        dpi: Pixels an inch.
+        width: Largest width of the sheet, inches.
+        cell: Largest side of a cell, inches.
 
     Returns:
-        uint8 `[H', W', 3]`, on white.
+        uint8 `[H, W, 3]`, on white.
     """
-    gap, size = max(4, cell // 40), max(12, cell // 15)
-    font = ImageFont.load_default(size)
-    left = gap + max((round(font.getlength(t)) + gap for t in row_titles), default=0)
-    top = gap + (size + gap if titles else 0)
-    columns = max((len(row) for row in rows), default=0)
-    fitted = [[None if p is None else _fit(p, cell) for p in row] for row in rows]
-    heights = [max((p.shape[0] for p in row if p is not None), default=0) for row in fitted]
-    whole = (left + columns * (cell + gap), top + sum(h + gap for h in heights))
-    sheet = Image.new("RGB", whole, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        place = (left + column * (cell + gap) + cell / 2, gap + size / 2)
-        draw.text(place, _shorten(title, font, cell), fill=_INK, font=font, anchor="mm")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Circle
+
+    gap, line, columns = dpi // 20, dpi // 6, max(map(len, rows))
+    left, top = gap + (line if row_titles else 0), gap + (line if titles else 0)
+    side = int(min((width * dpi - left) / columns - gap, cell * dpi))
+    fitted = [[fit(one.picture, side, one.flat) for one in row] for row in rows]
+    heights = [max(len(picture) for picture in row) for row in fitted]
+    below = [gap + (line if any(one.caption for one in row) else 0) for row in rows]
+    pixels = np.array([left + columns * (side + gap), top + sum(heights) + sum(below)])
+    # Half a pixel more, since the canvas rounds down. Without pyplot nothing global is touched.
+    figure = Figure((pixels + 0.5) / dpi, dpi=dpi, facecolor="white")
+
+    def write(text: str, x: float, y: float, room: float, rotation: int = 0) -> None:
+        style = {"ha": "center", "va": "center", "rotation": rotation, "parse_math": False}
+        figure.text(*((x, pixels[1] - y) / pixels), _shorten(text, room / dpi), fontsize=_POINTS, **style)
+
+    centers = [left + column * (side + gap) + side / 2 for column in range(columns)]
+    for title, x in zip(titles, centers, strict=False):
+        write(title, x, gap + line / 2, side)
     y = top
-    for number, (row, height) in enumerate(zip(fitted, heights, strict=True)):
+    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         if number < len(row_titles):
-            place = (gap, y + height / 2)
-            draw.text(place, row_titles[number], fill=_INK, font=font, anchor="lm")
-        for column, picture in enumerate(row):
-            if picture is not None:
-                x = left + column * (cell + gap) + (cell - picture.shape[1]) // 2
-                sheet.paste(Image.fromarray(picture), (x, y + (height - picture.shape[0]) // 2))
-        y += height + gap
-    return np.array(sheet)
+            write(row_titles[number], gap + line / 2, y + height / 2, height, 90)
+        for one, picture, center in zip(row, fitted[number], centers, strict=False):
+            x0, y0 = round(center - picture.shape[1] / 2), y + (height - len(picture)) // 2
+            figure.figimage(picture, x0, pixels[1] - y0 - len(picture), origin="upper")
+            write(one.caption, center, y + height + line / 2, side)
+            if one.mark is not None:
+                scale = picture.shape[1] / one.picture.shape[1]
+                place = (x0 + one.mark[0] * scale, pixels[1] - y0 - one.mark[1] * scale)
+                for color, points in (("black", 2.5), ("white", 1.0)):
+                    ring = Circle(place, side / 24, fill=False, ec=color, lw=points, transform=None)
+                    figure.add_artist(ring)
+        y += height + below[number]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.array(canvas.buffer_rgba())[..., :3]
+    return legend(drawn, entries, round(_POINTS * dpi / 72)) if entries else drawn
 
 
-def _fit(picture: np.ndarray, side: int) -> np.ndarray:
-    height, width = picture.shape[:2]
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+def fit(picture: np.ndarray, side: int, flat: bool = False) -> np.ndarray:
+    """Brings the longer side of a picture, uint8 `[H, W, 3]` or `[H, W]`, to `side` pixels.
+
+    With `flat`, without interpolation: label ids and their colours stay.
+    """
+    scale = side / max(picture.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+    resampling = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
+    return np.array(Image.fromarray(picture).resize((width, height), resampling))
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    while len(text) > 1 and font.getlength(text) > width:
-        text = text[:-2] + "…"
-    return text
+def encode_png(picture: np.ndarray, dpi: int | None = None) -> bytes:
+    """Returns a PNG file, which tells at how many pixels an inch it is to be printed."""
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG", optimize=True, **({"dpi": (dpi, dpi)} if dpi else {}))
+    return encoded.getvalue()
+
+
+def _shorten(text: str, inches: float) -> str:
+    """Cuts a text that does not fit, at half the font size a character."""
+    count = max(4, int(inches * 72 / (0.55 * _POINTS)))
+    return text if len(text) <= count else f"{text[: count - 1]}…"
 
 
 def _contour(label_map: np.ndarray, width: int) -> np.ndarray:

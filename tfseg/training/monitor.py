@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
+from tfseg.inference.geometry import from_square
+from tfseg.inference.pictures import grey, stretch
 
 LOSS_LOG = "losses.jsonl"
 
@@ -128,6 +130,8 @@ def read_losses(path: Path) -> list[dict[str, float]]:
 def pictures_of(network: keras.Model, examples: dict[str, tf.Tensor], count: int = 4) -> np.ndarray:
     """Draws input, attention, densified attention and mask probability side by side.
 
+    Both attentions are stretched to 0 to 1, whatever their sign.
+
     Args:
         network: A segmentation network.
         examples: A batch of `tfseg.data.batches`.
@@ -139,9 +143,7 @@ def pictures_of(network: keras.Model, examples: dict[str, tf.Tensor], count: int
     image, label = examples["image"][:count], examples["label"][:count]
     outputs = network({"image": image, "label": label}, training=False)
     side = image.shape[1]
-    maps = [outputs["attention"], outputs["densified"]]
-    maps = [tf.image.resize(m[..., None], (side, side)) for m in maps]
-    maps = [m / tf.reduce_max(m, axis=(1, 2, 3), keepdims=True) for m in maps]
-    maps.append(tf.nn.softmax(outputs["mask_logits"])[..., 1:])
-    grey = [tf.repeat(255.0 * tf.clip_by_value(m, 0.0, 1.0), 3, axis=-1) for m in maps]
-    return tf.cast(tf.concat([image, *grey], axis=2), tf.uint8).numpy()
+    maps = (stretch(outputs[name].numpy()) for name in ("attention", "densified"))
+    panels = [grey(from_square(m, side, side, "bilinear")) for m in maps]
+    panels.append(grey(tf.nn.softmax(outputs["mask_logits"])[..., 1].numpy()))
+    return np.concatenate([image.numpy().astype(np.uint8), *panels], axis=2)
