@@ -23,7 +23,8 @@ def write_split(folder, label_map, samples, name="target_val", domain="target"):
     with tf.io.TFRecordWriter(str(folder / shard)) as writer:
         for image_id, image, mask in samples:
             height, width = image.shape[:2]
-            labels = () if mask is None else tuple(sorted(set(mask.ravel().tolist()) - {0, 255}))
+            own = set(label_map.ids(domain))
+            labels = () if mask is None else tuple(sorted(own.intersection(mask.ravel().tolist())))
             record = ImageRecord(
                 png(image),
                 "png",

@@ -7,8 +7,6 @@ Labels without pixels in the mask, or pixels without a label, are no damage but 
 """
 
 import os
-import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +20,14 @@ from tfrecords.images import check_image, check_mask, mask_values
 from tfrecords.pool import run_tasks
 from tfrecords.shards import sha256_of
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
-from tfseg.data.records import FRAME_BYTES, HEADER_BYTES, RecordInfo, Split
+from tfseg.data.records import (
+    CHECKSUM_BYTES,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RecordInfo,
+    Split,
+    frame_damage,
+)
 from tfseg.errors import InputError
 
 
@@ -182,10 +187,9 @@ def _verify_shard(task: _ShardTask) -> _ShardResult:
         damage.append(Damage(name, None, f"has {size} bytes, the index says {task.size}"))
     elif sha256_of(task.path) != task.sha256:
         damage.append(Damage(name, None, "its SHA-256 is not the one in the index"))
-    intact = not damage and _checksums_hold(task)
-    if not damage and not intact:
+    if not damage and not _checksums_hold(task):
         damage.append(Damage(name, None, "TensorFlow does not read from it the records of the index"))
-    records = _read_records(task, intact)
+    records = _read_records(task)
     for number, (info, found) in enumerate(zip(task.infos, records, strict=True)):
         try:
             if isinstance(found, str):
@@ -210,29 +214,14 @@ def _checksums_hold(task: _ShardTask) -> bool:
     return next(expected, None) is None
 
 
-def _read_records(task: _ShardTask, intact: bool) -> Iterator[bytes | str]:
+def _read_records(task: _ShardTask) -> Iterator[bytes | str]:
     # Each record, or what is wrong with it. One bad record ends TensorFlow's reading of a file, so
-    # in a damaged file each is read on its own, from the place that the index gives.
-    with open(task.path, "rb") as shard, tempfile.TemporaryDirectory() as folder:
+    # each is read on its own, from the place that the index gives.
+    with open(task.path, "rb") as shard:
         for info in task.infos:
             shard.seek(info.offset)
             frame = shard.read(info.length + FRAME_BYTES)
-            if intact:
-                yield frame[HEADER_BYTES : HEADER_BYTES + info.length]
-            elif len(frame) < info.length + FRAME_BYTES:
-                yield f"the file ends before byte {info.offset + info.length + FRAME_BYTES}"
-            elif struct.unpack_from("<Q", frame)[0] != info.length:
-                yield f"no record of {info.length} bytes starts at byte {info.offset}"
-            else:
-                yield _read_alone(frame, Path(folder) / "record", info.offset)
-
-
-def _read_alone(frame: bytes, path: Path, offset: int) -> bytes | str:
-    path.write_bytes(frame)
-    try:
-        return next(tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator())
-    except (tf.errors.OpError, StopIteration):
-        return f"a checksum is wrong (bytes {offset} to {offset + len(frame) - 1})"
+            yield frame_damage(frame, info) or frame[HEADER_BYTES:-CHECKSUM_BYTES]
 
 
 def _check_record(serialized: bytes, info: RecordInfo, ids: tuple[int, ...]) -> bool:

@@ -191,7 +191,7 @@ def test_a_damaged_record_is_named_with_its_file(synthetic_records, tmp_path):
     else:
         pytest.fail("the damage passed")
     assert isinstance(found, InputError)
-    assert str(found).startswith(f"{path}: record 5 (image {image_id}) cannot be decoded; ")
+    assert str(found).startswith(f"{path}: record 5 ({image_id}): its checksum is wrong")
     assert f"tfrecords.verify {tmp_path}" in str(found)
 
 

@@ -10,7 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfseg.data.records import ImageRecord, Split, finished_splits, parse, serialize
+from tfseg.data.records import (
+    FRAME_BYTES,
+    ImageRecord,
+    RecordInfo,
+    Split,
+    finished_splits,
+    parse,
+    serialize,
+)
 from tfseg.errors import InputError
 
 RECORD = ImageRecord(b"jpeg bytes", "jpeg", "a b.jpg", "17", 3, 4, (2, 5), b"png bytes")
@@ -123,6 +131,44 @@ def test_read_names_file_and_record_where_the_length_is_wrong(split_copy):
     with pytest.raises(InputError, match=rf"{split.shards[info.shard]}: record 3 \({info.image_id}\)"):
         split.read(3)
     assert split.read(2)
+
+
+def test_every_flipped_bit_of_a_record_is_found(split_copy):
+    split = Split.load(split_copy, "source_train")
+    info = split.infos[3]
+    path = split_copy / split.shards[info.shard]
+    whole = path.read_bytes()
+    end = info.offset + info.length + FRAME_BYTES
+    places = [*range(8 * info.offset, 8 * info.offset + 96), *range(8 * (end - 4), 8 * end)]
+    places += np.random.default_rng(0).integers(8 * info.offset, 8 * end, 300).tolist()
+    for place in places:
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"{split.shards[info.shard]}: record 3 \({info.image_id}\): "):
+            split.read(3)
+        assert split.read(2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("labels", [1], r"labels \[1\]: must be ascending ids of the source domain"),
+        ("labels", [99], "labels"),
+        ("labels", [12, 10], "labels"),
+        ("labels", [12, 12], "labels"),
+        ("offset", 10**12, "ends at byte 10000000.* of a shard of"),
+        ("length", 10**12, "ends at byte"),
+        ("height", 0, "its image is"),
+    ],
+)
+def test_index_entries_are_held_against_label_map_and_shard(split_copy, field, value, message):
+    path = split_copy / "source_train.json"
+    content = json.loads(path.read_text())
+    content["records"][3][RecordInfo._fields.index(field)] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"source_train\.json: record 3 \(\d+\): {message}"):
+        Split.load(split_copy, "source_train")
 
 
 @pytest.mark.parametrize(
