@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     with strategy.scope():
         network = directory.build(FLAGS.stage)
         if FLAGS.stage in CLASSIFIER_STAGES:
-            stage = MultiLabelStage(network, label_map)
+            stage = MultiLabelStage(network, {d: stream.split.known_labels for d, stream in streams.items()})
         else:
             stage = SegmentationStage(
                 network,

@@ -97,6 +97,20 @@ def test_pairs_are_the_labels_of_all_images(synthetic_records):
     assert set(split.label_map.ids("target")) >= {label for _, label in split.pairs}
 
 
+def test_labels_are_known_absent_only_where_the_records_say_so(split_copy, synthetic_records):
+    path = split_copy / "source_train.json"
+    content = json.loads(path.read_text())
+    assert content["options"]["exclude_other"] is True
+    split = Split.load(split_copy, "source_train")
+    both = sorted((*split.label_map.ids("source"), *split.label_map.ids("target")))
+    assert list(split.known_labels) == both == list(range(1, split.label_map.num_labels + 1))
+    for options in ({**content["options"], "exclude_other": False}, {"builder": "another"}):
+        path.write_text(json.dumps({**content, "options": options}))
+        assert Split.load(split_copy, "source_train").known_labels == split.label_map.ids("source")
+    target = Split.load(synthetic_records, "target_train")
+    assert target.known_labels == target.label_map.ids("target")
+
+
 def test_many_threads_may_read_at_once(synthetic_records):
     split = Split.load(synthetic_records, "source_train")
     alone = [split.read(i) for i in range(len(split))]
@@ -109,6 +123,13 @@ def test_missing_split_is_named_with_those_that_are_there(synthetic_records):
     assert finished_splits(synthetic_records) == ["source_train", "target_train", "target_val"]
     with pytest.raises(InputError, match=r"nothing\.json.*target_train, target_val"):
         Split.load(synthetic_records, "nothing")
+
+
+@pytest.mark.parametrize("name", ["a" * 50, "b" * 200])
+def test_long_names_are_found(split_copy, name):
+    content = json.loads((split_copy / "source_train.json").read_text())
+    (split_copy / f"{name}.json").write_text(json.dumps({**content, "split": name}, indent=2))
+    assert finished_splits(split_copy) == sorted([name, "source_train"])
 
 
 def test_load_refuses_shards_that_are_missing_or_cut_short(split_copy):
@@ -184,6 +205,7 @@ def test_index_entries_are_held_against_label_map_and_shard(split_copy, field, v
         {"bytes": {}},
         {"domain": "both"},
         {"label_map": {}},
+        {"options": []},
     ],
 )
 def test_damaged_indices_are_refused(split_copy, change):

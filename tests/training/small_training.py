@@ -14,6 +14,8 @@ from tfseg.training.step import build_train_step
 CONFIG = THREE_BLOCKS.replace(classifier_dropout=0.0)
 LABEL_MAP = LabelMap("five", tuple(Label(i, f"l{i}", "target" if i <= 2 else "source") for i in range(1, 6)))
 DOMAINS = ("source", "target")
+# As the builders' defaults make records: source images with a target category are dropped.
+KNOWN_LABELS = {"source": (1, 2, 3, 4, 5), "target": (1, 2)}
 
 
 def network(stage="joint", model="transfernet", config=CONFIG, seed=0):
@@ -30,10 +32,10 @@ def network(stage="joint", model="transfernet", config=CONFIG, seed=0):
     return built
 
 
-def stage_of(built, stage="joint", **options):
+def stage_of(built, stage="joint", known_labels=KNOWN_LABELS, **options):
     """Wraps a network for training."""
     if stage in CLASSIFIER_STAGES:
-        return MultiLabelStage(built, LABEL_MAP)
+        return MultiLabelStage(built, known_labels)
     return SegmentationStage(built, joint=stage == "joint", **options)
 
 

@@ -301,6 +301,19 @@ def test_labels_of_the_source_are_unknown_in_the_target():
         assert (losses["loss"] != reference[0]["loss"]) == changes
 
 
+def test_target_labels_that_source_images_may_show_are_not_taught_as_absent():
+    """Records of `--exclude_target_images=false`: a source record lists no target label, shown or not."""
+    built, batch = small.network("encoder"), small.batch_of(8, domains=("source",))
+    logits = built({"image": batch["source"]["image"]}, training=True)["class_logits"]
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(batch["source"]["present"], logits).numpy()
+    for known in ((1, 2, 3, 4, 5), (3, 4, 5)):
+        wrapped = small.stage_of(built, "encoder", known_labels={"source": known})
+        shown, gradients = small.gradients_of(wrapped, batch)
+        columns = np.array(known) - 1
+        assert shown["loss"] == pytest.approx(losses[:, columns].sum(axis=1).mean(), rel=1e-5)
+        assert (gradients["score/bias"][:2] != 0).any() == (1 in known)
+
+
 @pytest.mark.parametrize("batch_size, micro", [(6, 2), (7, 0), (8, 3), (1, 0), (8, 8)])
 def test_batches_that_cannot_be_cut_are_refused(batch_size, micro):
     wrapped = small.stage_of(small.network("attention"), "attention")

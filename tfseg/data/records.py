@@ -228,6 +228,8 @@ class Split:
                 raise ValueError("sha256 and bytes do not list the shards")
             if any(not 0 <= info.shard < len(shards) for info in infos):
                 raise ValueError("a record stands in a shard that is not listed")
+            if not isinstance(summary.get("options", {}), dict):
+                raise ValueError("options must be an object")
             if summary["domain"] not in DOMAINS:
                 raise ValueError(f"domain {summary['domain']!r}")
             return cls(Path(data_dir), split, summary["domain"], label_map, shards, infos, summary)
@@ -262,6 +264,17 @@ class Split:
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """All (record number, label id) of the split: an image with K labels gives K pairs."""
         return tuple((i, label) for i, info in enumerate(self.infos) for label in info.labels)
+
+    @property
+    def known_labels(self) -> tuple[int, ...]:
+        """Ids of the labels that an image does not show unless its record lists them, ascending.
+
+        They are those of the split's own domain, and those of the other domain only if the builder dropped
+        all images that show one (`options.exclude_other`); else an image may show them unlisted.
+        """
+        excluded = self.summary.get("options", {}).get("exclude_other", False)
+        domains = DOMAINS if excluded is True else (self.domain,)
+        return tuple(sorted(i for domain in domains for i in self.label_map.ids(domain)))
 
     def read(self, index: int) -> bytes:
         """The serialized Example of record `index`; any number of threads may read at once.
@@ -308,8 +321,9 @@ def index_json(summary: dict[str, Any], infos: list[RecordInfo]) -> str:
 
 
 def _is_index(path: Path) -> bool:
+    head = f'{{\n  "split": {json.dumps(path.stem)}'.encode()
     with open(path, "rb") as file:
-        return file.read(64).startswith(f'{{\n  "split": "{path.stem}"'.encode())
+        return file.read(len(head)) == head
 
 
 def _info(values: list[Any]) -> RecordInfo:

@@ -9,11 +9,11 @@
 """
 
 import dataclasses
+from collections.abc import Collection, Mapping
 
 import keras
 from keras import KerasTensor, ops
 
-from tfseg.data.labels import LabelMap
 from tfseg.losses import (
     label_cross_entropy,
     mask_cross_entropy,
@@ -48,18 +48,18 @@ class MultiLabelStage:
 
     Args:
         classifier: What `build_classifier` returned.
-        label_map: Says which labels belong to which domain.
+        known_labels: For each domain, the ids of the labels whose presence and absence its records state
+            (`Split.known_labels`); the others do not enter the loss of its images.
     """
 
-    def __init__(self, classifier: keras.Model, label_map: LabelMap) -> None:
+    def __init__(self, classifier: keras.Model, known_labels: Mapping[str, Collection[int]]) -> None:
         self.model = classifier
         self.trained = classifier.trainable_variables
         self.decoded_domains: frozenset[str] = frozenset()
-        # Nobody looked for source categories in target images; source images hold no target category.
-        target = set(label_map.ids("target"))
+        num_labels = classifier.output["class_logits"].shape[-1]
         self._known = {
-            "source": [1.0] * label_map.num_labels,
-            "target": [float(i in target) for i in range(1, label_map.num_labels + 1)],
+            domain: [float(i in known) for i in range(1, num_labels + 1)]
+            for domain, known in known_labels.items()
         }
 
     def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
