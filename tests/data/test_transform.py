@@ -1,6 +1,9 @@
 """The geometry of training examples, against NumPy loops."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import numpy_transform
@@ -10,6 +13,7 @@ from PIL import Image
 
 from tfseg.data.transform import Transform, apply, binary_mask, decode_image, decode_mask
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CENTRE = {"mirror": False, "random_crop": False}
 
 
@@ -49,6 +53,48 @@ def test_resized_image_and_mask(height, width, size, resize_to):
     )
     np.testing.assert_array_equal(got_mask[before == behind], before[before == behind])
     assert (before == behind).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "height, width",
+    [(375, 500), (500, 375), (333, 500), (427, 640), (640, 427), (96, 96), (331, 329), (1, 900)],
+)
+@pytest.mark.parametrize("size", [320, 96])
+def test_the_same_as_resizing_the_padded_square(height, width, size):
+    """The padded square is never made; TensorFlow's resize of it gives the same pixels."""
+    image, mask = _sample(height, width)
+    square, square_mask = numpy_transform.pad(image, mask)
+    got_image, got_mask = _apply(Transform(size, size, **CENTRE), image, mask)
+    expected = tf.image.resize(square, (size, size), "bilinear").numpy()
+    if width >= height:
+        np.testing.assert_array_equal(got_image, expected)
+    else:  # The two axes are interpolated in the other order.
+        np.testing.assert_allclose(got_image, expected, rtol=0, atol=1e-4)
+    nearest = tf.image.resize(square_mask[..., None], (size, size), "nearest")[..., 0]
+    np.testing.assert_array_equal(got_mask, nearest)
+
+
+_PANORAMA = """
+import resource
+import tensorflow as tf
+from tfseg.data.transform import Transform, apply
+
+view = tf.function(lambda *inputs: apply(Transform(96, 99), *inputs, tf.constant([0, 0], tf.int64)))
+def peak(height, width):
+    view(tf.zeros((height, width, 3), tf.uint8), tf.zeros((height, width), tf.uint8))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak(20, 30)
+print(max(peak(20, 20000), peak(20000, 20)) - before)
+"""
+
+
+def test_a_panorama_takes_memory_of_its_own_order():
+    """A mask of 20000x20 pixels is 0.4 MB, its image 1.2 MB; their padded squares would be 1.6 GB."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PANORAMA], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert int(done.stdout) < 100_000  # kB; most of it is TensorFlow's own.
 
 
 def _random_views(count=600, size=20, resize_to=30):

@@ -84,15 +84,8 @@ def apply(
     Returns:
         `(image, mask)`: float32 `[S, S, 3]` in 0 to 255 and uint8 `[S, S]`.
     """
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
-    side = tf.maximum(height, width)
-    bottom_right = [[0, side - height], [0, side - width]]
-    image = tf.pad(image, [*bottom_right, [0, 0]])
-    mask = tf.pad(mask, bottom_right, constant_values=IGNORE_LABEL)
-
-    resized = (transform.resize_to, transform.resize_to)
-    image = tf.image.resize(image, resized, "bilinear")
-    mask = tf.image.resize(mask[..., None], resized, "nearest")
+    image = _resize_padded(image, transform.resize_to, "bilinear", padding=0)
+    mask = _resize_padded(mask[..., None], transform.resize_to, "nearest", padding=IGNORE_LABEL)
 
     y, x, mirrored = _choices(transform, seed)
     size = transform.image_size
@@ -101,6 +94,48 @@ def apply(
     image = tf.cond(mirrored, lambda: image[:, ::-1], lambda: image)
     mask = tf.cond(mirrored, lambda: mask[:, ::-1], lambda: mask)
     return tf.ensure_shape(image, (size, size, 3)), tf.ensure_shape(mask, (size, size, 1))[..., 0]
+
+
+def _resize_padded(image: tf.Tensor, size: int, method: str, padding: int) -> tf.Tensor:
+    """Resizes an image as if it were padded at the bottom or right to a square, which is never made.
+
+    The square of a panorama can be thousands of times the image. Resizing is separable: the long side needs
+    no padding and goes first; the short side then reads a constant wherever it would read padding.
+
+    Args:
+        image: `[H, W, C]`.
+        size: Side of the result.
+        method: `bilinear` or `nearest`.
+        padding: Value of the pixels beyond the image.
+
+    Returns:
+        `[size, size, C]`, float32 for `bilinear`, else of the image's dtype.
+    """
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    return tf.cond(
+        width >= height,
+        lambda: _resize_short_side(tf.image.resize(image, (height, size), method), width, 0, method, padding),
+        lambda: _resize_short_side(tf.image.resize(image, (size, width), method), height, 1, method, padding),
+    )
+
+
+def _resize_short_side(image: tf.Tensor, side: tf.Tensor, axis: int, method: str, padding: int) -> tf.Tensor:
+    """Resizes one axis, as if it had `side` pixels, to the length of the other, as TensorFlow computes it."""
+    length, size = tf.shape(image)[axis], tf.shape(image)[1 - axis]
+    scale = tf.cast(side, tf.float32) / tf.cast(size, tf.float32)
+    centre = (tf.range(tf.cast(size, tf.float32)) + 0.5) * scale
+
+    def pixels(index: tf.Tensor) -> tf.Tensor:
+        index = tf.cast(tf.clip_by_value(index, 0.0, tf.cast(side - 1, tf.float32)), tf.int32)
+        inside = tf.reshape(index < length, (-1, 1, 1) if axis == 0 else (1, -1, 1))
+        found = tf.gather(image, tf.minimum(index, length - 1), axis=axis)
+        return tf.where(inside, found, tf.cast(padding, image.dtype))
+
+    if method == "nearest":
+        return pixels(tf.floor(centre))
+    before, after = tf.floor(centre - 0.5), tf.math.ceil(centre - 0.5)
+    part = tf.reshape(centre - 0.5 - before, (-1, 1, 1) if axis == 0 else (1, -1, 1))
+    return pixels(before) + (pixels(after) - pixels(before)) * part
 
 
 def _choices(transform: Transform, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
