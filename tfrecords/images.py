@@ -9,6 +9,7 @@ from PIL import Image
 
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.errors import InputError
+from tfseg.inference.images import require_size
 
 FORMATS = {"JPEG": "jpeg", "PNG": "png"}
 """Pillow's names of the formats that records hold, and the records' names."""
@@ -108,7 +109,10 @@ def encode_mask(mask: np.ndarray) -> bytes:
 def _decode(data: bytes, where: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
+        require_size(*image.size, where)
         image.load()
+    except InputError:
+        raise
     except Exception as error:  # on damaged files Pillow raises whatever its decoders meet
         reason = "it is of no known image format" if "cannot identify" in str(error) else error
         raise InputError(f"{where}: cannot be decoded ({reason})") from error

@@ -79,6 +79,24 @@ def test_sixteen_bits_are_scaled():
     np.testing.assert_array_equal(read_encoded(Image.fromarray(wide), "TIFF")[..., 2], expected)
 
 
+@pytest.mark.parametrize("high", [1, 255])
+def test_32_bit_grey_of_bytes_is_not_taken_for_16_bits(high):
+    grey = (np.arange(256, dtype=np.int32).reshape(16, 16) * high) // 255
+    picture = Image.fromarray(grey)
+    assert picture.mode == "I"
+    for read in (read_image(picture), read_encoded(picture, "TIFF"), read_image(grey)):
+        np.testing.assert_array_equal(read[..., 0], grey)
+
+
+def test_dark_16_bits_stay_dark():
+    """Values up to 255 are nearly black where the format says 16 bits."""
+    dark = np.full((2, 3), 200, np.uint16)
+    pgm = b"P5 3 2 65535\n" + dark.astype(">u2").tobytes()
+    assert Image.open(io.BytesIO(pgm)).mode == "I"
+    for read in (read_image(pgm), read_encoded(Image.fromarray(dark)), read_image(dark)):
+        assert (read == 1).all()
+
+
 def test_floats_in_0_to_1_and_in_0_to_255():
     np.testing.assert_array_equal(read_image(RGB / 255.0), RGB)
     np.testing.assert_array_equal(read_image(RGB.astype(np.float32)), RGB)
@@ -130,6 +148,16 @@ def test_bomb_is_refused_by_its_header(side):
     # No pixels follow the header: the file cannot have been decoded.
     with pytest.raises(InputError, match="pixels"):
         read_image(png_claiming(side, side))
+
+
+@pytest.mark.parametrize(("width", "height"), [(2_000_000, 1), (1, 2_000_000)])
+def test_long_strips_are_refused(width, height):
+    """Few pixels, but the square on the way to the network would take gigabytes."""
+    with pytest.raises(InputError, match=rf"{width}x{height} pixels; allowed are 100,000 on a side"):
+        read_image(png_claiming(width, height))
+    with pytest.raises(InputError, match="on a side"):
+        read_image(np.zeros((height, width), np.uint8))
+    assert read_image(np.zeros((1, 100_000), np.uint8)).shape == (1, 100_000, 3)
 
 
 def test_pixel_limit_can_be_set():

@@ -11,6 +11,8 @@ from tfseg.errors import InputError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: 420 kB of PNG can unpack to gigabytes."""
+MAX_SIDE = 100_000
+"""Longest side, pixels: resizing to the network's square passes through S x (longest side) pixels."""
 
 # Pictures (MPO comes as JPEG); other formats (EPS, PDF) would start foreign programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
@@ -40,7 +42,7 @@ def read_image(
             `[H, W, 1 to 4]` (grey, grey and alpha, RGB, RGBA) of bool, uint8, uint16 (full range
             65535), other integers in 0 to 255, or floats: in 0 to 1 where no value is above 1, else
             in 0 to 255.
-        max_pixels: Files that claim more pixels are refused unread.
+        max_pixels: Files that claim more pixels are refused unread. No side may be above `MAX_SIDE`.
         upright: Whether EXIF rotation is applied. Not for datasets: their masks lie on the pixels
             as they are stored.
         name: What error messages call the image; a path by default calls itself.
@@ -70,6 +72,26 @@ def read_image(
     raise InputError(f"{name or 'image'}: a {kind}; allowed are a path, bytes or an array")
 
 
+def require_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuses images that are empty or take too much memory, before their pixels are decoded.
+
+    Args:
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        name: What the message calls the image.
+        max_pixels: Largest `width * height`.
+
+    Raises:
+        InputError: If a side is 0 or above `MAX_SIDE`, or there are more than `max_pixels`.
+    """
+    if not width or not height:
+        raise InputError(f"{name}: has {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise InputError(f"{name}: has {width}x{height} pixels; allowed are {max_pixels:,} in all")
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"{name}: has {width}x{height} pixels; allowed are {MAX_SIDE:,} on a side")
+
+
 def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarray:
     if not data:
         raise InputError(f"{name}: is empty")
@@ -85,17 +107,16 @@ def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarra
 
 
 def _convert(image: Image.Image, upright: bool, max_pixels: int, name: str) -> np.ndarray:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise InputError(f"{name}: has {width}x{height} pixels; allowed are {max_pixels:,} in all")
-    if not width or not height:
-        raise InputError(f"{name}: has {width}x{height} pixels")
+    require_size(*image.size, name, max_pixels)
+    image_format = image.format
     if upright:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         array = np.asarray(image)
-        # Grey of 16 bits comes as mode I from some formats.
-        wide = image.mode != "F" and array.min() >= 0 and array.max() <= 65535
+        # Mode I is 32 bits. Pillow reads 16-bit PPM as I, too; elsewhere values up to 255 are bytes.
+        sixteen_bits = image.mode.startswith("I;16") or image_format == "PPM"
+        low, high = array.min(), array.max()
+        wide = image.mode != "F" and 0 <= low <= high <= 65535 and (sixteen_bits or high > 255)
         return _read_array(array.astype(np.uint16) if wide else array, name)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -109,6 +130,7 @@ def _read_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim != 3 or not 1 <= array.shape[-1] <= 4 or not array.size:
         shape = list(array.shape)
         raise InputError(f"{name}: shape {shape}; allowed are [H, W] and [H, W, 1 to 4], not empty")
+    require_size(array.shape[1], array.shape[0], name, max_pixels=array.size)
     pixels = _to_uint8(array, name)
     channels = pixels.shape[-1]
     if channels in (2, 4):
