@@ -25,7 +25,7 @@ def _imported():
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     found.add(node.module.split(".")[0])
     foreign = found - set(sys.stdlib_module_names) - {*OWN, *BACKENDS}
-    return {DISTRIBUTIONS.get(name, name) for name in foreign}
+    return {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in foreign}
 
 
 def _names(requirements):
