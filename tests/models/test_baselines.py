@@ -281,9 +281,30 @@ def test_each_model_takes_updates(name, stage):
     assert not changed & {weight.path for weight in model.get_layer("encoder").weights}
     decoder = {weight.path for weight in model.get_layer("decoder").weights}
     assert (decoder <= changed) if stage == "joint" else not decoder & changed
-    # Batch norm learns its statistics meanwhile.
+    # Batch norm learns its statistics from what is decoded.
     statistics = {weight.path for weight in model.weights if "moving" in weight.path}
-    assert statistics <= changed and bool(statistics) == (name == "decouplednet")
+    assert (statistics <= changed) if stage == "joint" else not statistics & changed
+    assert bool(statistics) == (name == "decouplednet")
+
+
+@pytest.mark.parametrize("micro_batch_size", [0, 2])
+def test_pairs_that_are_not_decoded_leave_the_batch_norm_alone(micro_batch_size):
+    """A batch of both domains leaves DecoupledNet's statistics as its source half alone does."""
+    statistics = []
+    for domains in (("source", "target"), ("source",), ("target",)):
+        model = _build("decouplednet")
+        stage = SegmentationStage(model, joint=True)
+        optimizer = keras.optimizers.SGD(0.0)
+        optimizer.build(stage.trained)
+        batch = {domain: _batch()[domain] for domain in domains}
+        build_train_step(stage, optimizer, domains, 4 * len(domains), micro_batch_size)(batch)
+        statistics.append({w.path: w.numpy() for w in model.weights if "moving" in w.path})
+    both, source, target = statistics
+    assert len(both) == 10
+    for path, value in both.items():
+        np.testing.assert_array_equal(value, source[path])
+        assert (value != target[path]).any()  # The target's are those at the start.
+        assert (target[path] == ("variance" in path)).all()
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
@@ -297,10 +318,18 @@ def test_checkpoints_keep_each_model(name, tmp_path):
         np.testing.assert_array_equal(loaded(_inputs())[key], expected)
 
 
-def test_baselinenet_survives_a_keras_file(tmp_path):
-    """DecoupledNet does not: Keras cannot store that its gradient layer shares the head."""
-    model = _build("baselinenet")
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_a_keras_file_keeps_each_model(name, tmp_path):
+    model = _build(name)
     model.save(tmp_path / "network.keras")
     reloaded = keras.models.load_model(tmp_path / "network.keras")
+    assert _shapes(reloaded) == _shapes(model)
     for key, expected in model(_inputs()).items():
         np.testing.assert_array_equal(reloaded(_inputs())[key], expected)
+
+
+def test_a_reloaded_decouplednet_still_shares_its_head(tmp_path):
+    """The gradient is that of the head which names the label, also after the head has learnt."""
+    _build("decouplednet").save(tmp_path / "network.keras")
+    attention = keras.models.load_model(tmp_path / "network.keras").get_layer("attention")
+    assert attention.get_layer("score_gradient").head is attention.get_layer("classifier_head")

@@ -5,7 +5,6 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from tfseg.autodiff import gradient
 from tfseg.config import ModelConfig
 from tfseg.layers import LabelOneHot, MaxUnpooling2D
 from tfseg.models.classifier import build_classifier_head, pool_features, pool_scores
@@ -23,10 +22,12 @@ def build_decouplednet(config: ModelConfig) -> keras.Model:
 
 @keras.saving.register_keras_serializable("tfseg")
 class ScoreGradient(keras.layers.Layer):
-    """Gradient of one class score with respect to the pooled feature map, by autodiff.
+    """Gradient of one class score with respect to the pooled feature map.
 
-    The head runs as at test time, without dropout, and no gradient flows through the result: masks do not
-    train the classification network.
+    The class score is the maximum of the label's score map. The backward pass through the head is written
+    out: `keras.ops` has no derivatives, and that of a convolution is the transposed convolution with the same
+    kernel. The head runs as at test time, without dropout, and no gradient flows through the result: masks
+    do not train the classification network.
 
     Args:
         head: What `build_classifier_head` returned.
@@ -43,14 +44,22 @@ class ScoreGradient(keras.layers.Layer):
         self.head = head
 
     def call(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
-        """Differentiates the maximum of the label's score map; see the class for shapes."""
+        """Differentiates the label's score; see the class for shapes."""
         pooled, one_hot = inputs
+        fc6, fc7, score = (self.head.get_layer(name) for name in ("fc6", "fc7", "score"))
+        after_fc6 = fc6(pooled)
+        after_fc7 = fc7(after_fc6)
+        scores = score(after_fc7)
 
-        def score(x: KerasTensor) -> KerasTensor:
-            scores = ops.max(self.head(x, training=False), axis=(1, 2))
-            return scores * ops.cast(one_hot, scores.dtype)
-
-        return ops.stop_gradient(gradient(score, pooled))
+        # Equal maxima share the gradient.
+        highest = ops.cast(ops.equal(scores, ops.max(scores, axis=(1, 2), keepdims=True)), scores.dtype)
+        gradient = highest / ops.sum(highest, axis=(1, 2), keepdims=True)
+        gradient = gradient * ops.cast(one_hot, scores.dtype)[:, None, None, :]
+        for layer, inputs_of_layer in ((score, after_fc7), (fc7, after_fc6), (fc6, None)):
+            gradient = ops.conv_transpose(gradient, ops.cast(layer.kernel, gradient.dtype), padding="valid")
+            if inputs_of_layer is not None:  # Behind a ReLU.
+                gradient = ops.where(inputs_of_layer > 0, gradient, 0)
+        return ops.stop_gradient(gradient)
 
     def compute_output_spec(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
         """Returns shape and dtype of the pooled map."""
@@ -58,7 +67,11 @@ class ScoreGradient(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
-        return {**super().get_config(), "head": keras.saving.serialize_keras_object(self.head)}
+        head = keras.saving.serialize_keras_object(self.head)
+        # Keras names the objects of a file that stand in it more than once, but forgets the first place
+        # where that lies within another object's configuration.
+        head["shared_object_id"] = id(self.head)
+        return {**super().get_config(), "head": head}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ScoreGradient":

@@ -99,9 +99,7 @@ class SegmentationStage:
         self.mean_per_micro_batch = mean_per_micro_batch
         self.trained = model.get_layer("attention").trainable_variables
         self.decoded_domains = frozenset()
-        # Both share their layers; this one leaves the decoder out.
-        without_decoder = {name: t for name, t in model.output.items() if name != "mask_logits"}
-        self._classify = keras.Model(model.input, without_decoder)
+        self._classify = _without_decoder(model)
         if joint:
             self.trained = self.trained + model.get_layer("decoder").trainable_variables
             self.decoded_domains = frozenset({"source", "target"} if decode_target else {"source"})
@@ -127,3 +125,17 @@ class SegmentationStage:
                 losses["seg_loss"] = mean_over_valid(seg_sum, norm.valid_pixels)
             losses["loss"] = cls_loss + self.seg_weight * losses["seg_loss"]
         return losses
+
+
+def _without_decoder(model: keras.Model) -> keras.Model:
+    """Returns the part of a segmentation network that equation (6) needs, of the same layers.
+
+    What leads from the attention to the decoder alone is left out too: DecoupledNet's batch norm must not
+    learn statistics of pairs that are never decoded.
+    """
+    attention = model.get_layer("attention")
+    classification = keras.Model(attention.input, attention.output["class_logits"], name="classification")
+    image, label = model.input["image"], model.input["label"]
+    features = model.get_layer("encoder")(image)["features"]
+    class_logits = classification({"features": features, "label": label})
+    return keras.Model(model.input, {"class_logits": class_logits}, name="without_decoder")
