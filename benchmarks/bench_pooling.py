@@ -1,13 +1,15 @@
-"""Times pooling with switches and unpooling against other ways: python -m benchmarks.bench_pooling.
+"""Times pooling with switches and unpooling against other ways.
 
 All ways run in turn, round after round, in one process, so that their ratios hold although the
 machine's speed drifts. TensorFlow Addons runs right after in its own environment, .venv-tfa, if that is
 there.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,23 +19,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
 from keras import ops
 
 from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.layers import MaxPooling2DWithSwitches, MaxUnpooling2D
 
-FLAGS = flags.FLAGS
-flags.DEFINE_multi_string(
-    "shape", ["4,160,160,64", "32,96,96,24"], "Maps to pool, B,H,W,C; may stand several times."
-)
-flags.DEFINE_integer("rounds", 15, "Timed rounds; the median counts.", lower_bound=1)
-flags.DEFINE_string("output", None, "JSON file for the figures [default: printed only].")
-
 ROOT = Path(__file__).resolve().parents[1]
 TFA_PYTHON = ROOT / ".venv-tfa" / "bin" / "python"
 MODES = ("forward", "forward + backward", "XLA forward", "XLA forward + backward")
+
+
+EXAMPLES = ("--rounds=5", "--shape=8,160,160,64 --output=pooling.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What is timed; each field is a flag."""
+
+    shape: tuple[str, ...] = cli.flag(
+        "Maps to pool, B,H,W,C; may stand several times.", default=("4,160,160,64", "32,96,96,24")
+    )
+    rounds: int = cli.flag("Timed rounds; the median counts.", default=15, lower=1)
+    output: str | None = cli.flag(
+        "JSON file for the figures; without it, they are only printed.", default=None
+    )
 
 
 def pool_by_slices(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,17 +92,20 @@ def unpool_by_depth_to_space(values: tf.Tensor, switches: tf.Tensor) -> tf.Tenso
     return ops.depth_to_space(ops.concatenate(corners, axis=-1), 2)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    del argv
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("benchmarks.bench_pooling", __doc__, BenchmarkOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: BenchmarkOptions) -> None:
     tf.get_logger().setLevel("ERROR")
     results = {}
-    for text in FLAGS.shape:
+    for text in options.shape:
         shape = _parse_shape(text)
-        results[text] = measure(shape, FLAGS.rounds)
+        results[text] = measure(shape, options.rounds)
         print_table(text, results[text])
-    if FLAGS.output:
-        Path(FLAGS.output).write_text(json.dumps(results, indent=2) + "\n")
+    if options.output:
+        Path(options.output).write_text(json.dumps(results, indent=2) + "\n")
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
@@ -222,4 +235,4 @@ def _add(first: float | None, second: float | None) -> float | None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,10 +1,11 @@
-"""Calls an exported model: python -m export.client --model=DIR --image=FILE --label=NAME --output=FILE."""
+"""Calls an exported model, on disk or on a server, and writes the mask of one image."""
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from export.rest import RestModel
 from tfseg import cli
@@ -18,42 +19,60 @@ from tfseg.inference.merge import BACKGROUND_FACTOR, halve_background, merge
 
 # TensorFlow is imported only where a SavedModel is loaded: a client of a server needs none of it.
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "SavedModel of export.saved_model, or the folder of its versions.")
-flags.DEFINE_string("url", None, "TensorFlow Serving, as in http://localhost:8501/v1/models/tfseg.")
-flags.DEFINE_string("label_map", None, "With --url: JSON file of the labels; without, labels are ids.")
-flags.DEFINE_string("image", None, "Image file.", required=True)
-flags.DEFINE_multi_string("label", None, "Name or id of a label; may stand several times.", required=True)
-flags.DEFINE_string("output", None, "Mask to write: a palette PNG, pixel = label id.", required=True)
-flags.DEFINE_float("timeout", 60.0, "With --url: seconds to wait for an answer.", lower_bound=0.001)
-flags.DEFINE_float(
-    "background_factor",
-    BACKGROUND_FACTOR,
-    "Factor on the background's probability; 1 changes nothing.",
-    lower_bound=1e-6,
+EXAMPLES = (
+    "--model=runs/demo/export --image=cat.jpg --label=cat --output=mask.png",
+    "--url=http://localhost:8501/v1/models/tfseg --image=cat.jpg --label=8 --output=mask.png",
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    del argv
-    if bool(FLAGS.model) == bool(FLAGS.url):
-        raise InputError("give one of --model and --url")
-    image = read_image(FLAGS.image)
-    if FLAGS.url:
-        label_map = LabelMap.load(FLAGS.label_map) if FLAGS.label_map else _ids_only(FLAGS.label)
-        labels = resolve_labels(label_map, FLAGS.label)
-        model = RestModel(FLAGS.url, FLAGS.timeout)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """Which model is asked for which image; each field is a flag."""
+
+    image: str = cli.flag("Image file.")
+    label: tuple[str, ...] = cli.flag("Name or id of a label; may stand several times.")
+    output: str = cli.flag("Mask to write: a palette PNG, pixel = label id.")
+    model: str | None = cli.flag(
+        "SavedModel of export.saved_model, or the folder of its versions.", default=None
+    )
+    url: str | None = cli.flag(
+        "TensorFlow Serving, as in http://localhost:8501/v1/models/tfseg.", default=None
+    )
+    label_map: str | None = cli.flag(
+        "With --url: JSON file of the labels; without, labels are ids.", default=None
+    )
+    timeout: float = cli.flag("With --url: seconds to wait for an answer.", default=60.0, lower=0.001)
+    background_factor: float = cli.flag(
+        "Factor on the background's probability; 1 changes nothing.", default=BACKGROUND_FACTOR, lower=1e-6
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses a call of two models, or of none."""
+        if bool(self.model) == bool(self.url):
+            raise InputError("give one of --model and --url")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("export.client", __doc__, ClientOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: ClientOptions) -> None:
+    image = read_image(options.image)
+    if options.url:
+        label_map = LabelMap.load(options.label_map) if options.label_map else _ids_only(options.label)
+        labels = resolve_labels(label_map, options.label)
+        model = RestModel(options.url, options.timeout)
     else:
-        model = SavedModel(FLAGS.model)
+        model = SavedModel(options.model)
         label_map = model.label_map
-        labels = resolve_labels(label_map, FLAGS.label)
-    mask = segment(model, image, labels, FLAGS.background_factor)
-    save_indexed_png(FLAGS.output, mask)
+        labels = resolve_labels(label_map, options.label)
+    mask = segment(model, image, labels, options.background_factor)
+    save_indexed_png(options.output, mask)
     for label in labels:
         share = 100 * float((mask == label).mean())
-        print(f"{label_map.label(label).name}: {share:.1f} % of {FLAGS.image}")
-    print(FLAGS.output)
+        print(f"{label_map.label(label).name}: {share:.1f} % of {options.image}")
+    print(options.output)
 
 
 class SavedModel:
@@ -126,4 +145,4 @@ def _ids_only(words: Sequence[str]) -> LabelMap:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,38 +1,53 @@
-"""Writes a SavedModel: python -m export.saved_model --model_dir=DIR --output_dir=DIR."""
+"""Writes a SavedModel of a model directory and checks it against the Keras model."""
 
+import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
 from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.files import sync_directory, write_atomic
 from tfseg.training.checkpoints import ModelDir, read_model_dir
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train.", required=True)
-flags.DEFINE_string("output_dir", None, "Directory of the versions, one folder each.", required=True)
-flags.DEFINE_integer("version", 0, "Number of the version; 0: the next one.", lower_bound=0)
-
 TOLERANCE = 1e-5
 """Largest allowed difference between a probability of the reloaded export and of the Keras model."""
 
 
-def main(argv: Sequence[str]) -> None:
+EXAMPLES = (
+    "--model_dir=runs/demo/model --output_dir=runs/demo/export",
+    "--model_dir=runs/demo/model --output_dir=runs/demo/export --version=7",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Which model is exported to where; each field is a flag."""
+
+    model_dir: str = cli.flag("Model directory of tfseg.train.", exists="folder")
+    output_dir: str = cli.flag("Directory of the versions, one folder each.")
+    version: int = cli.flag("Number of the version; 0: the next one.", default=0, lower=0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("export.saved_model", __doc__, ExportOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: ExportOptions) -> None:
     """Exports the newest weights and holds the reloaded export to the Keras model."""
-    del argv
-    directory = read_model_dir(FLAGS.model_dir)
+    directory = read_model_dir(options.model_dir)
     model = directory.load("joint")
     classifier = directory.load_classifier()
-    output_dir = Path(FLAGS.output_dir)
-    version_dir = output_dir / str(FLAGS.version or next_version(output_dir))
+    output_dir = Path(options.output_dir)
+    version_dir = output_dir / str(options.version or next_version(output_dir))
     difference = export_model(directory, model, classifier, version_dir)
     print(f"{version_dir}: written; reloaded, it differs from the Keras model by at most {difference:.1e}")
 
@@ -140,4 +155,4 @@ def _sync_tree(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,54 +1,63 @@
 """Draws the embedded two-domain dataset and writes it in the layouts of COCO and VOC.
 
-    python -m tfrecords.build_synthetic --output_dir=DIR --seed=1
-
-DIR then holds `coco/annotations/instances_train.json` and `coco/train/*.jpg` (source domain),
+The folder then holds `coco/annotations/instances_train.json` and `coco/train/*.jpg` (source domain),
 `VOCdevkit/VOC2012/...` (target domain, splits train, val and test), `labels.json` (the label map)
 and `synthetic.json` (the options, written last). Recipes are chosen on val, results reported on test.
 """
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 
-from absl import flags
-
-from tfrecords import synthetic
 from tfrecords.pool import default_workers
-from tfrecords.synthetic_scenes import SOURCE, TARGET
 from tfseg import cli
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to make.", required=True)
-_SEED = flags.DEFINE_integer("seed", 1, "Seed of everything drawn.", lower_bound=0)
-_SOURCE_TRAIN = flags.DEFINE_integer("source_train", 2500, "Images in the COCO layout.", lower_bound=1)
-_TARGET_TRAIN = flags.DEFINE_integer("target_train", 1500, "Images of the VOC split train.", lower_bound=1)
-_TARGET_VAL = flags.DEFINE_integer("target_val", 300, "Images of the VOC split val.", lower_bound=1)
-_TARGET_TEST = flags.DEFINE_integer("target_test", 300, "Images of the VOC split test.", lower_bound=0)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size",
-    96,
-    "Nominal side of the images, pixels; real sides vary round it.",
-    lower_bound=32,
+EXAMPLES = (
+    "--output_dir=synthetic --seed=1",
+    "--output_dir=small --source_train=200 --target_train=100 --target_val=50 --target_test=0",
 )
-_WORKERS = flags.DEFINE_integer("workers", default_workers(), "Processes.", lower_bound=1)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command; see the module's docstring."""
-    del argv
-    options = synthetic.Options(
-        seed=_SEED.value,
-        source_train=_SOURCE_TRAIN.value,
-        target_train=_TARGET_TRAIN.value,
-        target_val=_TARGET_VAL.value,
-        target_test=_TARGET_TEST.value,
-        image_size=_IMAGE_SIZE.value,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SyntheticOptions:
+    """What is drawn; each field is a flag."""
+
+    output_dir: str = cli.flag("Folder to make.")
+    seed: int = cli.flag("Seed of everything drawn.", default=1, lower=0)
+    source_train: int = cli.flag("Images in the COCO layout.", default=2500, lower=1)
+    target_train: int = cli.flag("Images of the VOC split train.", default=1500, lower=1)
+    target_val: int = cli.flag("Images of the VOC split val.", default=300, lower=1)
+    target_test: int = cli.flag("Images of the VOC split test.", default=300, lower=0)
+    image_size: int = cli.flag(
+        "Nominal side of the images, pixels; real sides vary round it.", default=96, lower=32
     )
-    new = synthetic.build(_OUTPUT_DIR.value, options, _WORKERS.value)
+    workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("tfrecords.build_synthetic", __doc__, SyntheticOptions, _run, argv, EXAMPLES)
+
+
+def _run(given: SyntheticOptions) -> None:
+    from tfrecords import synthetic
+    from tfrecords.synthetic_scenes import SOURCE, TARGET
+
+    options = synthetic.Options(
+        seed=given.seed,
+        source_train=given.source_train,
+        target_train=given.target_train,
+        target_val=given.target_val,
+        target_test=given.target_test,
+        image_size=given.image_size,
+    )
+    new = synthetic.build(given.output_dir, options, given.workers)
     total = options.source_train + options.target_train + options.target_val + options.target_test
     print(
-        f"{_OUTPUT_DIR.value}: {'drawn' if new else 'already there'}, {total} images, "
+        f"{given.output_dir}: {'drawn' if new else 'already there'}, {total} images, "
         f"{len(SOURCE)} source and {len(TARGET)} target categories, seed {options.seed}"
     )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,63 +1,76 @@
 """Builds records from a folder in VOC's layout, one domain of a pair of datasets.
 
-    python -m tfrecords.build_voc --voc_root=VOCdevkit/VOC2012 --split=train_aug \
-        --label_map=configs/labels/voc20_coco60.json --output_dir=DIR --output_split=target_train
-
 Labels come from the XML annotations or from the masks; see `tfrecords.voc`.
 """
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from absl import flags
-
-from tfrecords import voc
 from tfrecords.pool import default_workers
-from tfrecords.summary import split_table
 from tfseg import cli
-from tfseg.data.labels import DOMAINS, LabelMap
+from tfseg.data.labels import Domain, LabelMap
 
-_VOC_ROOT = flags.DEFINE_string(
-    "voc_root", None, "Folder with JPEGImages, Annotations and ImageSets/Segmentation.", required=True
+EXAMPLES = (
+    "--voc_root=VOCdevkit/VOC2012 --split=train_aug --label_map=configs/labels/voc20_coco60.json "
+    "--output_dir=records --output_split=target_train",
+    "--voc_root=VOCdevkit/VOC2012 --split=val --label_map=configs/labels/voc20_coco60.json "
+    "--output_dir=records --output_split=target_val",
 )
-_SPLIT = flags.DEFINE_string("split", None, "Name of ImageSets/Segmentation/SPLIT.txt.", required=True)
-_OUTPUT_SPLIT = flags.DEFINE_string("output_split", "", "Name of the split to write; empty: as --split.")
-_MASKS = flags.DEFINE_string(
-    "masks",
-    "SegmentationClassAug",
-    "Folder of the masks within --voc_root: PNG files with a palette or grey values, pixel = label id. "
-    "An image without a file there has no mask. Empty: no masks.",
-)
-_LABEL_MAP = flags.DEFINE_string("label_map", None, "Label map (JSON).", required=True)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
-_DOMAIN = flags.DEFINE_enum("domain", "target", DOMAINS, "Domain that the images belong to.")
-_LABELS_FROM = flags.DEFINE_enum(
-    "labels_from", "annotations", ["annotations", "masks"], "Image labels from the XML files or the masks."
-)
-_NUM_SHARDS = flags.DEFINE_integer("num_shards", 0, "Shards to write; 0: one per 128 images.")
-_WORKERS = flags.DEFINE_integer("workers", default_workers(), "Processes.", lower_bound=1)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The command; see the module's docstring."""
-    del argv
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocOptions:
+    """What is built from which folder; each field is a flag."""
+
+    voc_root: str = cli.flag(
+        "Folder with JPEGImages, Annotations and ImageSets/Segmentation.", exists="folder"
+    )
+    split: str = cli.flag("Name of ImageSets/Segmentation/SPLIT.txt.")
+    label_map: str = cli.flag("Label map (JSON).", exists="file")
+    output_dir: str = cli.flag("Folder for the shards.")
+    output_split: str = cli.flag("Name of the split to write; empty: as --split.", default="")
+    masks: str = cli.flag(
+        "Folder of the masks within --voc_root: PNG files with a palette or grey values, pixel = label id. "
+        "An image without a file there has no mask. Empty: no masks.",
+        default="SegmentationClassAug",
+    )
+    domain: Domain = cli.flag("Domain that the images belong to.", default="target")
+    labels_from: Literal["annotations", "masks"] = cli.flag(
+        "Image labels from the XML files or the masks.", default="annotations"
+    )
+    num_shards: int = cli.flag("Shards to write; 0: one per 128 images.", default=0)
+    workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("tfrecords.build_voc", __doc__, VocOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: VocOptions) -> None:
+    from tfrecords import voc
+    from tfrecords.summary import split_table
+
     folder = voc.VocFolder(
-        root=Path(_VOC_ROOT.value),
-        label_map=LabelMap.load(_LABEL_MAP.value),
-        domain=_DOMAIN.value,
-        masks=_MASKS.value,
-        labels_from=_LABELS_FROM.value,
+        root=Path(options.voc_root),
+        label_map=LabelMap.load(options.label_map),
+        domain=options.domain,
+        masks=options.masks,
+        labels_from=options.labels_from,
     )
     summary = voc.build(
         folder=folder,
-        split=_SPLIT.value,
-        output_dir=_OUTPUT_DIR.value,
-        output_split=_OUTPUT_SPLIT.value,
-        num_shards=_NUM_SHARDS.value,
-        workers=_WORKERS.value,
+        split=options.split,
+        output_dir=options.output_dir,
+        output_split=options.output_split,
+        num_shards=options.num_shards,
+        workers=options.workers,
     )
     print(split_table(summary))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

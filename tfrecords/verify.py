@@ -1,40 +1,57 @@
 """Reads all splits in a folder again, prints what is in them, and each damage by file and record.
 
-    python -m tfrecords.verify DIR
-
 Writes `DIR/verify.json`. Exit status: 0 all whole, 1 damaged, 2 nothing to verify.
 """
 
+import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import flags
+from typing import TYPE_CHECKING
 
 from tfrecords.pool import default_workers
-from tfrecords.shards import VERIFY_JSON
-from tfrecords.summary import class_table
-from tfrecords.verification import SplitReport, unfinished, verify_split
 from tfseg import cli
 from tfseg.data.records import finished_splits
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
-_WORKERS = flags.DEFINE_integer("workers", default_workers(), "Processes.", lower_bound=1)
+if TYPE_CHECKING:
+    from tfrecords.verification import SplitReport
+
+EXAMPLES = ("runs/demo/records", "--workers=1 runs/demo/records")
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; see the module's docstring."""
-    if len(argv) != 2:
-        raise InputError("the folder to verify is wanted: python -m tfrecords.verify DIR")
-    data_dir = Path(argv[1])
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Which folder is read again; each field is a flag."""
+
+    folder: tuple[str, ...] = cli.words("DIR", at_most=1)
+    workers: int = cli.flag("Processes.", default=default_workers(), lower=1)
+
+    def __post_init__(self) -> None:
+        """Refuses a call without a folder."""
+        if not self.folder:
+            raise InputError("the folder to verify is wanted: python -m tfrecords.verify DIR")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("tfrecords.verify", __doc__, VerifyOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: VerifyOptions) -> int:
+    from tfrecords.shards import VERIFY_JSON
+    from tfrecords.verification import unfinished, verify_split
+
+    data_dir = Path(options.folder[0])
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: is not a folder")
     splits = finished_splits(data_dir)
     damage = unfinished(data_dir, splits)
     if not splits and not damage:
         raise InputError(f"{data_dir}: has no split (NAME.json with its shards NAME-*.tfrecord)")
-    reports = [verify_split(data_dir, split, _WORKERS.value) for split in splits]
+    reports = [verify_split(data_dir, split, options.workers) for split in splits]
     for report in reports:
         print(_table(report))
         damage += report.damage
@@ -50,7 +67,9 @@ def main(argv: Sequence[str]) -> int:
     return 1 if damage else 0
 
 
-def _table(report: SplitReport) -> str:
+def _table(report: "SplitReport") -> str:
+    from tfrecords.summary import class_table
+
     lines = [f"split {report.name}: {report.images:,} images read, {report.masks:,} with a mask"]
     if report.sizes:
         heights, widths = zip(*report.sizes, strict=True)
@@ -64,4 +83,4 @@ def _table(report: SplitReport) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, max_words=1)
+    sys.exit(main())

@@ -5,9 +5,16 @@ Training hyperparameters are not here: they are flags of `tfseg.train`, kept in 
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tfseg.errors import InputError
+
+Stage = Literal["encoder", "classifier", "attention", "joint"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""What can be trained, in this order; `tfseg.training.stages` says how."""
+CLASSIFIER_STAGES = STAGES[:2]
+ModelName = Literal["transfernet", "baselinenet", "decouplednet"]
+PresetName = Literal["official", "paper", "tiny"]
 
 # Caffe's mean of the ImageNet training images, channels B, G, R (training prototxts, SPEC 12 row 16).
 BGR_MEAN_TRAIN = (104.008, 116.669, 122.675)

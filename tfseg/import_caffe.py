@@ -1,119 +1,45 @@
-"""Makes a model directory of the authors' Caffe files.
-
-python -m tfseg.import_caffe --caffemodel=FILE --output=DIR
-"""
+"""Makes a model directory of the authors' Caffe files."""
 
 import dataclasses
-import os
-import shutil
+import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-import keras
-from absl import flags
 
 from tfseg import cli
-from tfseg.config import ModelConfig
-from tfseg.data.labels import Label, LabelMap
-from tfseg.errors import InputError
-from tfseg.files import sync_directory
-from tfseg.importers.caffe import import_transfernet, infer_config, load_caffemodel
-from tfseg.importers.caffe_classifier import (
-    import_classifier,
-    infer_classifier_config,
-    is_classifier,
-)
-from tfseg.models import build_classifier, build_transfernet
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 
-_LABELS = Path(__file__).parents[1] / "configs" / "labels" / "voc20_coco60.json"
-
-FLAGS = flags.FLAGS
-flags.DEFINE_multi_string(
-    "caffemodel",
-    None,
-    "File of Caffe weights: a TransferNet, or the separate classifier; its layers tell which. "
-    "Give the flag twice for both.",
-    required=True,
-)
-flags.DEFINE_string("output", None, "Model directory to write, new.", required=True)
-flags.DEFINE_string(
-    "label_map",
-    None,
-    "JSON file of the labels, ids in the order of the network's one-hot input [default: "
-    "configs/labels/voc20_coco60.json where the network has 80, else label_1, label_2, ...].",
+EXAMPLES = (
+    "--caffemodel=TransferNet.caffemodel --output=model",
+    "--caffemodel=TransferNet.caffemodel --caffemodel=classifier.caffemodel --output=model",
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Builds the networks that the files hold and saves them with their labels."""
-    del argv
-    output = Path(FLAGS.output).absolute()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output={FLAGS.output}: exists already; give a new directory")
-    transfernet, classifier, config = _infer(FLAGS.caffemodel)
-    label_map = _label_map(FLAGS.label_map, config.num_labels)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Which Caffe files become which model directory; each field is a flag."""
 
-    networks = {}
-    if transfernet:
-        networks["model"] = build_transfernet(config)
-        kept = import_transfernet(transfernet, networks["model"])
-        print(f"{transfernet}: {networks['model'].count_params():,} parameters of a TransferNet")
-        if kept:
-            print(f"not in the file, so random: {', '.join(kept)}; only training needs them")
-    if classifier:
-        networks["classifier"] = build_classifier(config)
-        import_classifier(classifier, networks["classifier"], config)
-        print(f"{classifier}: {networks['classifier'].count_params():,} parameters of a classifier")
-    _save_whole(ModelDir(output, "transfernet", config, label_map), networks)
-    print(
-        f"{FLAGS.output}: {config.image_size}x{config.image_size} pixels, {config.num_labels} labels "
-        f"({label_map.name})"
+    caffemodel: tuple[str, ...] = cli.flag(
+        "File of Caffe weights: a TransferNet, or the separate classifier; its layers tell which. "
+        "Give the flag twice for both."
+    )
+    output: str = cli.flag("Model directory to write, new.")
+    label_map: str | None = cli.flag(
+        "JSON file of the labels, ids in the order of the network's one-hot input; without it, "
+        "configs/labels/voc20_coco60.json where the network has 80, else label_1, label_2, ...",
+        default=None,
+        exists="file",
     )
 
 
-def _infer(paths: Sequence[str]) -> tuple[str | None, str | None, ModelConfig]:
-    """Tells which file is which, and the one configuration that fits them.
-
-    The weights are read again when they are set: reading is fast, holding two networks is not.
-    """
-    transfernet = classifier = None
-    for path in paths:
-        if is_classifier(load_caffemodel(path)):
-            classifier, other = path, classifier
-        else:
-            transfernet, other = path, transfernet
-        if other:
-            raise InputError(f"--caffemodel: {other} and {path} hold networks of the same kind")
-    config = infer_config(load_caffemodel(transfernet), transfernet) if transfernet else None
-    if classifier:
-        config = infer_classifier_config(load_caffemodel(classifier), config, classifier)
-    return transfernet, classifier, config
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("tfseg.import_caffe", __doc__, ImportOptions, _run, argv, EXAMPLES)
 
 
-def _save_whole(directory: ModelDir, networks: dict[str, keras.Model]) -> None:
-    """Writes the model directory under another name and renames it when it is whole."""
-    path = directory.path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_model_dir(dataclasses.replace(directory, path=temporary), **networks)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_directory(path.parent)
+def _run(options: ImportOptions) -> None:
+    # TensorFlow is imported once the flags are known to be right.
+    from tfseg.importers.model_dir import import_model_dir
 
-
-def _label_map(path: str | None, num_labels: int) -> LabelMap:
-    """Reads the label map, or makes one where the shipped one does not fit."""
-    if path is None and (num_labels != 80 or not _LABELS.exists()):
-        labels = (Label(i, f"label_{i}", "target") for i in range(1, num_labels + 1))
-        return LabelMap("unnamed", tuple(labels))
-    label_map = LabelMap.load(path or _LABELS)
-    if label_map.num_labels != num_labels:
-        raise InputError(f"--label_map={path}: has {label_map.num_labels} labels, the network {num_labels}")
-    return label_map
+    import_model_dir(options.caffemodel, options.output, options.label_map)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -1,60 +1,78 @@
-"""Segments images: python -m tfseg.predict --model_dir=DIR --output_dir=DIR IMAGE|FOLDER|GLOB ..."""
+"""Segments images: masks, overlays and attention maps as PNG files, and predictions.json about them."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from absl import flags
-
-from tfseg import cli, crf_flags, segmenter_flags
+from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
+from tfseg.inference.options import CrfOptions, SegmenterOptions
 
 if TYPE_CHECKING:
     from tfseg.data.labels import LabelMap
     from tfseg.inference.segmentation import Segmentation
 
-# TensorFlow is imported in main: the CRF's processes import this module too, and need none of it.
+# TensorFlow is imported by `_run`: the CRF's processes import this module too, and need none of it.
 
 _CELL = 240  # Pixels of an image in a picture of its attention.
 SOME_FAILED = 1
 """Exit status when images could not be read; all others were segmented."""
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output_dir", None, "Takes masks/, overlays/ and attention/.", required=True)
-flags.DEFINE_multi_string(
-    "label", [], "Name or id of a label to look for; may stand several times [default: predicted]."
+EXAMPLES = (
+    "--model_dir=runs/demo/model --output_dir=predictions holiday/ cat.jpg",
+    "--model_dir=runs/demo/export --output_dir=predictions --label=dog --label=cat '*.png'",
 )
-flags.DEFINE_enum("label_domain", "target", ["target", "source", "all"], "Which labels may be predicted.")
-flags.DEFINE_boolean("overlays", True, "Write overlays/NAME.png: image, tint, contour, legend.")
-flags.DEFINE_boolean("attention", True, "Write attention/NAME.png: a^l and s^l of each label.")
-segmenter_flags.define()
-flags.adopt_module_key_flags(segmenter_flags)
-crf_flags.define()
-flags.adopt_module_key_flags(crf_flags)
 
 
-def main(argv: Sequence[str]) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionOptions:
+    """Which images are segmented, and what is written of them; each field is a flag."""
+
+    images: tuple[str, ...] = cli.words("IMAGE|FOLDER|GLOB")
+    output_dir: str = cli.flag("Takes masks/, overlays/ and attention/.")
+    label: tuple[str, ...] = cli.flag(
+        "Name or id of a label to look for; may stand several times. Without it, labels are predicted.",
+        default=(),
+    )
+    label_domain: Literal["target", "source", "all"] = cli.flag(
+        "Which labels may be predicted.", default="target"
+    )
+    overlays: bool = cli.flag("Write overlays/NAME.png: image, tint, contour, legend.", default=True)
+    attention: bool = cli.flag("Write attention/NAME.png: a^l and s^l of each label.", default=True)
+    segmenter: SegmenterOptions = cli.group()
+    crf: CrfOptions = cli.group()
+
+    def __post_init__(self) -> None:
+        """Refuses a call without images."""
+        if not self.images:
+            raise InputError("no image given; name files, folders or globs after the flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns `SOME_FAILED` if an image could not be read."""
-    if len(argv) < 2:
-        raise InputError("no image given; name files, folders or globs after the flags")
-    crf = crf_flags.parameters(FLAGS)
+    return cli.run("tfseg.predict", __doc__, PredictionOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: PredictionOptions) -> int:
+    crf = options.crf.crf_parameters()
     from tqdm import tqdm
 
     from tfseg.inference.files import named_files, output_names
 
-    output_dir = Path(FLAGS.output_dir)
-    files = list(named_files(argv[1:]))
+    output_dir = Path(options.output_dir)
+    files = list(named_files(options.images))
     names = output_names(files)
-    segmenter = segmenter_flags.load(FLAGS, FLAGS.label_domain)
+    segmenter = options.segmenter.load(options.label_domain)
     results = segmenter.segment_many(
         files,
-        labels=FLAGS.label or None,
+        labels=options.label or None,
         crf=crf,
-        batch_size=FLAGS.batch_size,
-        crf_processes=FLAGS.crf_processes,
+        batch_size=options.segmenter.batch_size,
+        crf_processes=options.crf.crf_processes,
         keep_errors=True,
     )
     report, failed = [], 0
@@ -65,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
                 bar.write(f"error: {result}", file=sys.stderr)
                 report.append({"file": str(file), "error": str(result)})
             else:
-                _write(output_dir, name, result, segmenter.label_map)
+                _write(options, output_dir, name, result, segmenter.label_map)
                 report.append(_summary(file, name, result, segmenter.label_map))
             bar.update()
     text = json.dumps(report, indent=2) + "\n"
@@ -75,16 +93,22 @@ def main(argv: Sequence[str]) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _write(output_dir: Path, name: str, result: "Segmentation", label_map: "LabelMap") -> None:
+def _write(
+    options: PredictionOptions,
+    output_dir: Path,
+    name: str,
+    result: "Segmentation",
+    label_map: "LabelMap",
+) -> None:
     from tfseg.data.voc_colors import save_indexed_png
     from tfseg.inference import pictures
 
     save_indexed_png(output_dir / "masks" / f"{name}.png", result.label_map)
-    if FLAGS.overlays:
+    if options.overlays:
         entries = pictures.legend_entries(label_map, result.labels, result.label_map)
         drawn = pictures.legend(pictures.overlay(result.image, result.label_map), entries)
         write_atomic(output_dir / "overlays" / f"{name}.png", pictures.encode_png(drawn))
-    if FLAGS.attention and result.attention is not None and result.labels:
+    if options.attention and result.attention is not None and result.labels:
         image = pictures.fit(result.image, _CELL)
         rows = [
             [pictures.Cell(drawn) for drawn in (image, *(pictures.heat(image, m) for m in maps))]
@@ -109,4 +133,4 @@ def _summary(file: Path, name: str, result: "Segmentation", label_map: "LabelMap
 
 
 if __name__ == "__main__":
-    cli.run(main, max_words=sys.maxsize)
+    sys.exit(main())

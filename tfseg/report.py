@@ -1,9 +1,9 @@
-"""Writes a report of a run, one HTML file: python -m tfseg.report --model_dir=DIR --output=FILE.html."""
+"""Writes a report of a run, one HTML file."""
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import flags
 
 from tfseg import cli
 from tfseg.data.records import Split
@@ -17,32 +17,43 @@ from tfseg.reporting.results import read_evaluations
 from tfseg.segmenter import Segmenter
 from tfseg.training.checkpoints import ModelDir, read_model_dir
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model_dir", None, "Model directory of tfseg.train.", required=True)
-flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
-flags.DEFINE_string("split", "target_val", "Records with masks, from which the examples are taken.")
-flags.DEFINE_string(
-    "evaluations",
-    None,
-    "Directory of ground_truth/, predicted/ and attention/, each an --output_dir of tfseg.evaluate.",
-    required=True,
+EXAMPLES = (
+    "--model_dir=DIR --data_dir=DIR --evaluations=DIR --export_dir=DIR/1 --output=report.html",
+    "--model_dir=DIR --data_dir=DIR --evaluations=DIR --export_dir=DIR/1 --output=FILE --figures=a.png",
 )
-flags.DEFINE_string("export_dir", None, "SavedModel to be checked against the model.", required=True)
-flags.DEFINE_list("figures", [], "PNG files of tfseg.figures to show, separated by commas.")
-flags.DEFINE_string("output", None, "HTML file to write.", required=True)
-flags.DEFINE_integer("examples", 8, "Images to show.", lower_bound=1)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
-    del argv
-    directory = read_model_dir(FLAGS.model_dir)
-    evaluations = read_evaluations(Path(FLAGS.evaluations), directory.path, FLAGS.split)
-    split = Split.load(FLAGS.data_dir, FLAGS.split)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Of which run a report is written; each field is a flag."""
+
+    model_dir: str = cli.flag("Model directory of tfseg.train.", exists="folder")
+    data_dir: str = cli.flag("Directory of the records.", exists="folder")
+    evaluations: str = cli.flag(
+        "Directory of ground_truth/, predicted/ and attention/, each an --output_dir of tfseg.evaluate."
+    )
+    export_dir: str = cli.flag("SavedModel to be checked against the model.")
+    output: str = cli.flag("HTML file to write.")
+    split: str = cli.flag("Records with masks, from which the examples are taken.", default="target_val")
+    figures: tuple[str, ...] = cli.flag("PNG files of tfseg.figures to show.", default=(), separator=",")
+    examples: int = cli.flag("Images to show.", default=8, lower=1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see the module's docstring."""
+    return cli.run("tfseg.report", __doc__, ReportOptions, _run, argv, EXAMPLES)
+
+
+def _run(options: ReportOptions) -> None:
+    directory = read_model_dir(options.model_dir)
+    evaluations = read_evaluations(Path(options.evaluations), directory.path, options.split)
+    split = Split.load(options.data_dir, options.split)
     if split.label_map != directory.label_map:
-        raise InputError(f"{FLAGS.data_dir}: split {split.name} has another label map than {directory.path}")
+        raise InputError(
+            f"{options.data_dir}: split {split.name} has another label map than {directory.path}"
+        )
     stages = read_stages(directory.path)
-    check, examples = _look(directory, split, Path(FLAGS.export_dir), FLAGS.examples)
+    check, examples = _look(directory, split, Path(options.export_dir), options.examples)
     seed = next((stage.flag("seed") for stage in reversed(stages) if stage.flag("seed")), "unknown")
 
     title = f"{directory.name} on {split.label_map.name}"
@@ -52,18 +63,18 @@ def main(argv: Sequence[str]) -> None:
         f"{html.escape(split.name)}, seed {html.escape(seed)}.</p>",
         *sections.headline(evaluations, seed),
         *examples,
-        *sections.paper_figures([Path(path) for path in FLAGS.figures]),
+        *sections.paper_figures([Path(path) for path in options.figures]),
         *sections.iou_table(evaluations),
         *sections.curves(stages),
         *sections.export_section(*check),
         *sections.making(stages, evaluations, directory.path),
     ]
-    write_atomic(FLAGS.output, html.page(title, body))
+    write_atomic(options.output, html.page(title, body))
     for kind, metrics in evaluations.items():
         print(f"mIoU {100 * metrics['miou']:5.1f} %  {kind} (seed {seed})")
     result = "as the Keras model" if check[0].passed else "NOT as the Keras model"
     print(f"export: {result}, largest difference {check[0].difference:.1e}")
-    print(FLAGS.output)
+    print(options.output)
 
 
 def _look(
@@ -97,4 +108,4 @@ def _look(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -257,7 +257,7 @@ def test_command(split, model_dir, tmp_path):
     assert metrics["versions"]["tensorflow"]
     assert set(metrics["weights"]) >= {"model.json", "joint/ckpt-0.index"}
     assert metrics["flags"]["split"] == "target_val"
-    assert metrics["flags"]["crf_iterations"] == 10
+    assert metrics["flags"]["crf_iterations"] is None
     assert len(list(path.parent.glob("results/VOC2012/Segmentation/comp6_val_cls/*.png"))) == 4
 
 

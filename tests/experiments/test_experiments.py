@@ -11,68 +11,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfseg import cli
 from tfseg.data.records import Split
 from tfseg.errors import InputError
+from tfseg.evaluate import EvaluationOptions
 from tfseg.evaluation import paper
+from tfseg.experiments import figure4, table1
 from tfseg.experiments.plan import METHODS, Plan
 from tfseg.experiments.tables import Spread
+from tfseg.training.options import TrainingOptions
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "configs/experiments/synthetic"
 
 
-def in_a_process(code, *words):
-    """Runs code that imports a command: the flags of several commands do not go into one process."""
-    command = [sys.executable, "-c", code, *map(str, words)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
-PLAN_TABLE1 = """
-import json, sys
-from tfseg.experiments import table1
-from tfseg.experiments.plan import Plan
-data, output, recipes = sys.argv[1:]
-plan = Plan.make(data, "target_val", recipes, output)
-rows = table1.make_rows(list(table1.METHODS), ["transfernet", "baselinenet"], ["none", "official"])
-jobs, expected = table1.make_jobs(plan, rows, [1, 2])
-jobs = [[j.name, j.argv, j.after] for j in jobs]
-print(json.dumps([[r.name for r in rows], jobs, [str(e) for e in expected]]))
-"""
-PLAN_FIGURE4 = """
-import json, sys
-from tfseg.experiments import figure4
-from tfseg.experiments.plan import Plan
-data, output, recipes, start = sys.argv[1:]
-plan = Plan.make(data, "target_val", recipes, output)
-percents = figure4.parse_percents(["1", "50", "100"])
-jobs, expected = figure4.make_jobs(plan, percents, 3, 1, start, ["predicted"], "none")
-print(json.dumps([None, [[j.name, j.argv, j.after] for j in jobs], [str(e) for e in expected]]))
-"""
-PARSE = """
-import importlib, json, sys
-from absl import flags
-module = sys.argv[1]
-importlib.import_module(module)
-values = []
-for argv in json.loads(sys.stdin.read()):
-    flags.FLAGS.unparse_flags()
-    for name in flags.FLAGS: flags.FLAGS[name].unparse()
-    left = flags.FLAGS([module, *argv])
-    assert left == [module], left
-    values.append({n: flags.FLAGS[n].value for n in sys.argv[2:]})
-print(json.dumps(values))
-"""
-
-
 def parse(module, jobs, *names):
     """Reads planned command lines with the command's own flags."""
+    options_class = {"tfseg.train": TrainingOptions, "tfseg.evaluate": EvaluationOptions}[module]
     own = [argv[2:] for _, argv, _ in jobs if argv[1] == module]
-    command = [sys.executable, "-c", PARSE, module, *names]
-    result = subprocess.run(command, input=json.dumps(own), capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    values = []
+    for argv in own:
+        given = cli.given_values(cli.parse(options_class, argv))
+        values.append({name: given[name] for name in names})
+    return values
 
 
 def check_order(jobs):
@@ -83,8 +44,11 @@ def check_order(jobs):
 
 
 def test_table1_trains_shared_stages_once_a_seed(synthetic_records, tmp_path):
-    rows, jobs, expected = in_a_process(PLAN_TABLE1, synthetic_records, tmp_path, RECIPES)
-    assert rows == [
+    plan = Plan.make(synthetic_records, "target_val", RECIPES, tmp_path)
+    rows = table1.make_rows(list(METHODS), ["transfernet", "baselinenet"], ["none", "official"])
+    jobs, expected = table1.make_jobs(plan, rows, [1, 2])
+    jobs = [(job.name, job.argv, job.after) for job in jobs]
+    assert [row.name for row in rows] == [
         "TransferNet", "TransferNet+CRF", "TransferNet-GT", "TransferNet-GT+CRF",
         "DecoupledNet", "DecoupledNet+CRF",
         "BaselineNet", "BaselineNet+CRF", "BaselineNet-GT", "BaselineNet-GT+CRF",
@@ -111,7 +75,10 @@ def test_table1_trains_shared_stages_once_a_seed(synthetic_records, tmp_path):
 
 @pytest.mark.parametrize("start", ["joint", "attention"])
 def test_figure4_shares_everything_but_the_subsets(synthetic_records, tmp_path, start):
-    _, jobs, expected = in_a_process(PLAN_FIGURE4, synthetic_records, tmp_path, RECIPES, start)
+    plan = Plan.make(synthetic_records, "target_val", RECIPES, tmp_path)
+    percents = figure4.parse_percents(["1", "50", "100"])
+    jobs, expected = figure4.make_jobs(plan, percents, 3, 1, start, ["predicted"], "none")
+    jobs = [(job.name, job.argv, job.after) for job in jobs]
     check_order(jobs)
     names = ["stage", "seed", "source_fraction", "subset_seed", "init_dir"]
     trained = parse("tfseg.train", jobs, *names)
@@ -154,19 +121,6 @@ def test_spread_is_that_of_a_sample():
     assert np.isnan(Spread.of([0.5]).std)
 
 
-TABULATE = """
-import json, sys
-from pathlib import Path
-from tfseg.experiments import table1
-rows = table1.make_rows(["transfernet", "baselinenet"], [], ["none"])
-output = Path(sys.argv[1])
-expected = [(r.name, seed, output / f"{r.model}-{r.method}-{seed}.json") for r in rows for seed in (1, 2)]
-summary = [{"name": "a", "command": "python -m a", "seconds": 90.0, "error": None},
-           {"name": "b", "command": "python -m b", "seconds": None, "error": "status 1: fell"}]
-print(json.dumps(table1.write_tables(output, rows, expected, "python -m table1", summary, comparable=True)))
-"""
-
-
 def write_metrics(path, miou, **iou):
     metrics = {"miou": miou, "iou": iou, "labels": "predicted", "method": "decoder", "split": "v"}
     path.write_text(json.dumps({**metrics, "command": "c", "weights": {}, "pixel_accuracy": 0.5}))
@@ -176,7 +130,15 @@ def test_table1_holds_what_was_measured(tmp_path):
     write_metrics(tmp_path / "transfernet-decoder-1.json", 0.5, background=0.9, dog=0.1)
     write_metrics(tmp_path / "transfernet-decoder-2.json", 0.6, background=0.8, dog=None)
     write_metrics(tmp_path / "baselinenet-decoder-2.json", 0.25, background=0.7, dog=0.2)
-    text = in_a_process(TABULATE, tmp_path)
+    rows = table1.make_rows(["transfernet", "baselinenet"], [], ["none"])
+    expected = [
+        (r.name, seed, tmp_path / f"{r.model}-{r.method}-{seed}.json") for r in rows for seed in (1, 2)
+    ]
+    summary = [
+        {"name": "a", "command": "python -m a", "seconds": 90.0, "error": None},
+        {"name": "b", "command": "python -m b", "seconds": None, "error": "status 1: fell"},
+    ]
+    text = table1.write_tables(tmp_path, rows, expected, "python -m table1", summary, comparable=True)
     lines = [line for line in text.splitlines() if line.startswith("| T") or line.startswith("| B")]
     assert lines == [
         f"| TransferNet | 55.0 ± 7.1 | 2 | {paper.MEANS['TransferNet']} |",
@@ -239,15 +201,13 @@ def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path):
 @pytest.mark.parametrize(
     ("module", "words", "said"),
     [
-        ("table1", ["--methods=fcn"], "--methods=fcn: allowed are transfernet, decouplednet, baselinenet"),
-        ("table1", ["--seeds=1,1"], "--seeds=1,1: must be different whole numbers"),
-        ("figure4", ["--percent=0,50"], "--percent=0,50: must be different numbers above 0"),
-        ("figure4", ["--recipes=nowhere"], "--recipes=nowhere: holds neither classifier.cfg"),
+        (table1, ["--methods=fcn"], "--methods=fcn: allowed are transfernet, decouplednet, baselinenet"),
+        (table1, ["--seeds=1,1"], "--seeds=1,1: must be different whole numbers"),
+        (figure4, ["--percent=0,50"], "--percent=0,50: must be different numbers above 0"),
+        (figure4, ["--recipes=nowhere"], "--recipes=nowhere: holds neither classifier.cfg"),
     ],
 )
-def test_wrong_words(synthetic_records, tmp_path, module, words, said):
+def test_wrong_words(synthetic_records, tmp_path, capsys, module, words, said):
     words = [f"--data_dir={synthetic_records}", f"--output_dir={tmp_path / 'out'}", *words]
-    command = [sys.executable, "-m", f"tfseg.experiments.{module}", *words]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert said in result.stderr
+    assert module.main(words) == 2
+    assert said in capsys.readouterr().err

@@ -5,10 +5,11 @@ import numpy as np
 import tensorflow as tf
 from small_networks import THREE_BLOCKS
 
+from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.labels import Label, LabelMap
 from tfseg.models import BUILDERS, build_classifier
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
-from tfseg.training.stages import CLASSIFIER_STAGES, MultiLabelStage, SegmentationStage
+from tfseg.training.stages import MultiLabelStage, SegmentationStage
 from tfseg.training.step import build_train_step
 
 CONFIG = THREE_BLOCKS.replace(classifier_dropout=0.0)

@@ -1,70 +1,39 @@
 """Every flagfile under configs/ is understood by its command and describes a network that can be."""
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tfseg.config import ModelConfig
+from tfseg import cli
+from tfseg.config import STAGES, ModelConfig
+from tfseg.errors import InputError
+from tfseg.evaluate import EvaluationOptions
 from tfseg.models import BUILDERS
-from tfseg.training.stages import STAGES
+from tfseg.training.options import TrainingOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLAGFILES = sorted(path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("configs/**/*.cfg"))
 TRAIN = [path for path in FLAGFILES if not Path(path).stem.startswith("evaluate")]
 EVALUATE = [path for path in FLAGFILES if path not in TRAIN]
 
-# In a process of its own: two commands define flags of one name. One process reads all files.
-READ_TRAIN = """
-import json, sys
-from absl import flags
-from absl.testing import flagsaver
-from tfseg import train
-FLAGS, read = flags.FLAGS, {}
-for path in sys.argv[1:]:
-    start = flagsaver.save_flag_values(FLAGS)
-    try:
-        FLAGS(["train", "--data_dir=d", "--model_dir=m", "--stage=joint", f"--flagfile={path}"])
-        config = train.model_config(80 if FLAGS.preset != "tiny" else 20)
-        read[path] = {"config": config.to_json(), **{flag.name: flag.value for flag in
-                      FLAGS.get_key_flags_for_module(train)}}
-    except Exception as error:
-        read[path] = {"error": str(error)}
-    flagsaver.restore_flag_values(start, FLAGS)
-print(json.dumps(read))
-"""
-READ_EVALUATE = """
-import json, sys
-from absl import flags
-from absl.testing import flagsaver
-from tfseg import evaluate
-FLAGS, read = flags.FLAGS, {}
-for path in sys.argv[1:]:
-    start = flagsaver.save_flag_values(FLAGS)
-    try:
-        FLAGS(["evaluate", "--data_dir=d", "--model_dir=m", f"--flagfile={path}"])
-        read[path] = {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(evaluate)}
-    except Exception as error:
-        read[path] = {"error": str(error)}
-    flagsaver.restore_flag_values(start, FLAGS)
-print(json.dumps(read))
-"""
 
-
-def _read(program, paths):
-    done = subprocess.run(
-        [sys.executable, "-c", program, *paths],
-        cwd=REPOSITORY,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def _read(options_class, argv, paths):
+    """Reads each flagfile as its command does."""
+    read = {}
+    for path in paths:
+        file = path if Path(path).is_absolute() else REPOSITORY / path
+        try:
+            with contextlib.chdir(REPOSITORY):  # Flagfiles name others from here.
+                options = cli.parse(options_class, [*argv, f"--flagfile={file}"])
+        except InputError as error:
+            read[path] = {"error": str(error)}
+            continue
+        read[path] = cli.given_values(options)
+        if options_class is TrainingOptions:
+            read[path]["config"] = options.model_config(20 if options.preset == "tiny" else 80).to_json()
+    return read
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +45,7 @@ def misspelt(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(misspelt):
-    return _read(READ_TRAIN, [*TRAIN, misspelt])
+    return _read(TrainingOptions, ["--data_dir=.", "--model_dir=m", "--stage=joint"], [*TRAIN, misspelt])
 
 
 @pytest.mark.parametrize("path", TRAIN)
@@ -97,7 +66,7 @@ def test_a_misspelt_flag_would_be_seen(trained, misspelt):
 
 
 def test_evaluation_flagfiles():
-    read = _read(READ_EVALUATE, EVALUATE)
+    read = _read(EvaluationOptions, ["--data_dir=.", "--model_dir=."], EVALUATE)
     assert {path: flags["error"] for path, flags in read.items() if "error" in flags} == {}
     official, paper = read["configs/official/evaluate.cfg"], read["configs/paper/evaluate.cfg"]
     assert (official["background_factor"], official["crf"], official["label_threshold"]) == (

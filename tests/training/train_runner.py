@@ -9,7 +9,7 @@ from pathlib import Path
 
 # TensorFlow starts no thread before it computes, so that forking after the import is safe.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tfseg.train"])
+_CONTEXT.set_forkserver_preload(["tfseg.training.loop"])
 
 
 class Run:
@@ -41,7 +41,6 @@ class Run:
 def _command(words: list[str], out: str, err: str) -> None:
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    from tfseg import cli, train
+    from tfseg import train
 
-    sys.argv = ["tfseg.train", *words]
-    cli.run(train.main)
+    sys.exit(train.main(words))

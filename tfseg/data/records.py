@@ -11,30 +11,21 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
-import tensorflow as tf
 
 from tfseg.data.labels import DOMAINS, LabelMap
 from tfseg.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CHECKSUM_BYTES = 4
 HEADER_BYTES = 8 + CHECKSUM_BYTES
 """A TFRecord starts with its length (uint64) and the length's checksum (uint32)."""
 FRAME_BYTES = HEADER_BYTES + CHECKSUM_BYTES
 """What TFRecord adds to each record: the header, and the data's checksum behind."""
-
-_FEATURES = {
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string),
-    "image/filename": tf.io.FixedLenFeature([], tf.string),
-    "image/id": tf.io.FixedLenFeature([], tf.string),
-    "image/height": tf.io.FixedLenFeature([], tf.int64),
-    "image/width": tf.io.FixedLenFeature([], tf.int64),
-    "image/labels": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
-    "mask/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
-}
 
 
 @dataclass(frozen=True)
@@ -89,23 +80,31 @@ class RecordInfo(NamedTuple):
 
 def serialize(record: ImageRecord) -> bytes:
     """The record as a serialized tf.Example, the same bytes for the same record."""
+    import tensorflow as tf
+
+    def text(value: bytes) -> "tf.train.Feature":
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    def numbers(*values: int) -> "tf.train.Feature":
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
     values: dict[str, Any] = {
-        "image/encoded": _bytes(record.image),
-        "image/format": _bytes(record.format.encode()),
-        "image/filename": _bytes(record.filename.encode()),
-        "image/id": _bytes(record.image_id.encode()),
-        "image/height": _ints(record.height),
-        "image/width": _ints(record.width),
-        "image/labels": _ints(*record.labels),
+        "image/encoded": text(record.image),
+        "image/format": text(record.format.encode()),
+        "image/filename": text(record.filename.encode()),
+        "image/id": text(record.image_id.encode()),
+        "image/height": numbers(record.height),
+        "image/width": numbers(record.width),
+        "image/labels": numbers(*record.labels),
     }
     if record.mask is not None:
-        values["mask/encoded"] = _bytes(record.mask)
+        values["mask/encoded"] = text(record.mask)
     example = tf.train.Example(features=tf.train.Features(feature=values))
     # A protobuf map has no order of its own: without this the bytes may differ from run to run.
     return example.SerializeToString(deterministic=True)
 
 
-def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
     """Takes one serialized record apart, as graph code.
 
     Args:
@@ -115,7 +114,9 @@ def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         Scalars `image`, `format`, `filename`, `id`, `mask` (strings; `mask` empty where there is
         none), `height`, `width` (int64), and `labels` int64 [K]. Image and mask are still encoded.
     """
-    features = tf.io.parse_single_example(serialized, _FEATURES)
+    import tensorflow as tf
+
+    features = tf.io.parse_single_example(serialized, _features())
     parsed = {name.removeprefix("image/"): value for name, value in features.items()}
     return {"image": parsed.pop("encoded"), "mask": parsed.pop("mask/encoded"), **parsed}
 
@@ -340,9 +341,16 @@ def finished_splits(data_dir: str | os.PathLike[str]) -> list[str]:
     return sorted(path.stem for path in Path(data_dir).glob("*.json") if _is_index(path))
 
 
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+def _features() -> dict[str, Any]:
+    import tensorflow as tf
 
-
-def _ints(*values: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/format": tf.io.FixedLenFeature([], tf.string),
+        "image/filename": tf.io.FixedLenFeature([], tf.string),
+        "image/id": tf.io.FixedLenFeature([], tf.string),
+        "image/height": tf.io.FixedLenFeature([], tf.int64),
+        "image/width": tf.io.FixedLenFeature([], tf.int64),
+        "image/labels": tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True),
+        "mask/encoded": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    }

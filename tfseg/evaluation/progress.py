@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfseg.config import STAGES
 from tfseg.files import write_atomic
 from tfseg.segmenter import find_saved_model
-from tfseg.training.stages import STAGES
 
 
 class Progress:

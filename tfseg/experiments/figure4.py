@@ -1,12 +1,11 @@
-"""Figure 4 of the paper, mIoU over the share of source images: python -m tfseg.experiments.figure4 ..."""
+"""Reproduces figure 4 of the paper, mIoU over the share of source images."""
 
+import dataclasses
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import flags
+from typing import Literal
 
 from tfseg import cli
 from tfseg.errors import InputError
@@ -20,40 +19,59 @@ SOME_FAILED = 1
 SHARED = "shared"
 TITLES = {"predicted": "TransferNet", "ground_truth": "TransferNet-GT"}
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
-flags.DEFINE_string("output_dir", None, "Takes runs/, jobs/ and the tables.", required=True)
-flags.DEFINE_string("recipes", "configs/demo", "Folder of flagfiles, STAGE.cfg.")
-flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks.")
-flags.DEFINE_list("percent", ["1", "5", "10", "25", "50", "100"], "Shares of the source images, in (0, 100].")
-flags.DEFINE_integer("subsets", 3, "Random subsets of each size; at 100 %, as many orders of all.", 1)
-flags.DEFINE_integer("seed", 1, "Seed of the stages that all runs share.", lower_bound=0)
-flags.DEFINE_enum(
-    "subset_from",
-    "joint",
-    ["joint", "attention"],
-    "First stage that sees the subset alone: joint, as the paper's 15 runs of its second stage; or "
-    "attention, so that the image labels of the left-out images are not used there either.",
+EXAMPLES = (
+    "--data_dir=runs/demo/records --output_dir=runs/figure4",
+    "--data_dir=DIR --output_dir=DIR --recipes=configs/paper --percent=1,100 --subsets=3",
 )
-flags.DEFINE_list("labels", ["predicted", "ground_truth"], "Labels to evaluate with, a curve each.")
-flags.DEFINE_enum("crf", "none", ["none", "official", "symmetric"], "Mode of the CRF.")
 
 
-def main(argv: Sequence[str]) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figure4Options:
+    """Which runs make the figure; each field is a flag."""
+
+    data_dir: str = cli.flag("Directory of the records.", exists="folder")
+    output_dir: str = cli.flag("Takes runs/, jobs/ and the tables.")
+    recipes: str = cli.flag("Folder of flagfiles, STAGE.cfg.", default="configs/demo")
+    split: str = cli.flag("Records to evaluate; they need masks.", default="target_val")
+    percent: tuple[str, ...] = cli.flag(
+        "Shares of the source images, in (0, 100].",
+        default=("1", "5", "10", "25", "50", "100"),
+        separator=",",
+    )
+    subsets: int = cli.flag(
+        "Random subsets of each size; at 100 %, as many orders of all.", default=3, lower=1
+    )
+    seed: int = cli.flag("Seed of the stages that all runs share.", default=1, lower=0)
+    subset_from: Literal["joint", "attention"] = cli.flag(
+        "First stage that sees the subset alone: joint, as the paper's 15 runs of its second stage; or "
+        "attention, so that the image labels of the left-out images are not used there either.",
+        default="joint",
+    )
+    labels: tuple[str, ...] = cli.flag(
+        "Labels to evaluate with, a curve each.", default=("predicted", "ground_truth"), separator=","
+    )
+    crf: Literal["none", "official", "symmetric"] = cli.flag("Mode of the CRF.", default="none")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns `SOME_FAILED` if a run failed."""
-    output_dir = Path(FLAGS.output_dir)
-    percents = parse_percents(FLAGS.percent)
-    strange = [word for word in FLAGS.labels if word not in TITLES]
-    if strange or not FLAGS.labels:
-        raise InputError(f"--labels={','.join(FLAGS.labels)}: allowed are {', '.join(TITLES)}")
-    plan = Plan.make(FLAGS.data_dir, FLAGS.split, FLAGS.recipes, FLAGS.output_dir)
+    return cli.run("tfseg.experiments.figure4", __doc__, Figure4Options, _run, argv, EXAMPLES)
+
+
+def _run(options: Figure4Options) -> int:
+    output_dir = Path(options.output_dir)
+    percents = parse_percents(options.percent)
+    strange = [word for word in options.labels if word not in TITLES]
+    if strange or not options.labels:
+        raise InputError(f"--labels={','.join(options.labels)}: allowed are {', '.join(TITLES)}")
+    plan = Plan.make(options.data_dir, options.split, options.recipes, options.output_dir)
     jobs, expected = make_jobs(
-        plan, percents, FLAGS.subsets, FLAGS.seed, FLAGS.subset_from, FLAGS.labels, FLAGS.crf
+        plan, percents, options.subsets, options.seed, options.subset_from, options.labels, options.crf
     )
     runner = Runner(output_dir, jobs)
     whole = runner.run()
-    command = shlex.join(["python", "-m", "tfseg.experiments.figure4", *sys.argv[1:]])
-    text = write_tables(output_dir, percents, FLAGS.labels, expected, command, runner.summary())
+    command = cli.command_line("tfseg.experiments.figure4", options)
+    text = write_tables(output_dir, percents, options.labels, expected, command, runner.summary())
     print(text)
     print(output_dir / "figure4.md")
     return 0 if whole else SOME_FAILED
@@ -171,4 +189,4 @@ def _source_images(measured: Sequence[tables.Measured], labels: Sequence[str], p
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -4,10 +4,10 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from tfseg.config import STAGES
 from tfseg.data.records import finished_splits
 from tfseg.errors import InputError
 from tfseg.experiments.runner import Job
-from tfseg.training.stages import STAGES
 
 METHODS = {"transfernet": "TransferNet", "decouplednet": "DecoupledNet", "baselinenet": "BaselineNet"}
 """Names of `--model`, and what the paper calls them."""
@@ -90,7 +90,7 @@ class Plan:
         """Returns the job that trains a stage.
 
         Args:
-            stage: Of `tfseg.training.stages.STAGES`.
+            stage: Of `tfseg.config.STAGES`.
             folder: Model directory below `runs`.
             seed: Of the training.
             model: Of `METHODS`.

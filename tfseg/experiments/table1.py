@@ -1,13 +1,10 @@
-"""Table 1 of the paper, on any dataset: python -m tfseg.experiments.table1 --data_dir=DIR ..."""
+"""Reproduces table 1 of the paper on any dataset."""
 
 import dataclasses
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import flags
 
 from tfseg import cli
 from tfseg.data.records import Split
@@ -24,15 +21,34 @@ SOME_FAILED = 1
 ATTENTION_ROW = "Attention-GT, thresholded"
 """The control: the best of all thresholds of both maps."""
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Directory of the records.", required=True)
-flags.DEFINE_string("output_dir", None, "Takes runs/, jobs/ and the tables.", required=True)
-flags.DEFINE_string("recipes", "configs/demo", "Folder of flagfiles, STAGE[-MODEL].cfg.")
-flags.DEFINE_string("split", "target_val", "Records to evaluate; they need masks.")
-flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds; each trains all methods anew.")
-flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
-flags.DEFINE_list("gt_methods", ["transfernet"], "Methods that get a row with ground-truth labels, too.")
-flags.DEFINE_list("crf", ["none", "official"], f"Modes of the CRF, a row each: some of {', '.join(MODES)}.")
+EXAMPLES = (
+    "--data_dir=runs/demo/records --output_dir=runs/table1",
+    "--data_dir=DIR --output_dir=DIR --recipes=configs/paper --seeds=1 --methods=transfernet --crf=none",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table1Options:
+    """Which runs make the table; each field is a flag."""
+
+    data_dir: str = cli.flag("Directory of the records.", exists="folder")
+    output_dir: str = cli.flag("Takes runs/, jobs/ and the tables.")
+    recipes: str = cli.flag("Folder of flagfiles, STAGE[-MODEL].cfg.", default="configs/demo")
+    split: str = cli.flag("Records to evaluate; they need masks.", default="target_val")
+    seeds: tuple[str, ...] = cli.flag(
+        "Seeds; each trains all methods anew.", default=("1", "2", "3"), separator=","
+    )
+    methods: tuple[str, ...] = cli.flag(
+        f"Some of {', '.join(METHODS)}.", default=tuple(METHODS), separator=","
+    )
+    gt_methods: tuple[str, ...] = cli.flag(
+        "Methods that get a row with ground-truth labels, too.", default=("transfernet",), separator=","
+    )
+    crf: tuple[str, ...] = cli.flag(
+        f"Modes of the CRF, a row each: some of {', '.join(MODES)}.",
+        default=("none", "official"),
+        separator=",",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +70,21 @@ class Row:
     crf: str
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns `SOME_FAILED` if a run failed."""
-    output_dir = Path(FLAGS.output_dir)
-    seeds = parse_numbers("seeds", FLAGS.seeds)
-    rows = make_rows(FLAGS.methods, FLAGS.gt_methods, FLAGS.crf)
-    plan = Plan.make(FLAGS.data_dir, FLAGS.split, FLAGS.recipes, FLAGS.output_dir)
+    return cli.run("tfseg.experiments.table1", __doc__, Table1Options, _run, argv, EXAMPLES)
+
+
+def _run(options: Table1Options) -> int:
+    output_dir = Path(options.output_dir)
+    seeds = parse_numbers("seeds", options.seeds)
+    rows = make_rows(options.methods, options.gt_methods, options.crf)
+    plan = Plan.make(options.data_dir, options.split, options.recipes, options.output_dir)
     jobs, expected = make_jobs(plan, rows, seeds)
     runner = Runner(output_dir, jobs)
     whole = runner.run()
-    command = shlex.join(["python", "-m", "tfseg.experiments.table1", *sys.argv[1:]])
-    split = Split.load_index(FLAGS.data_dir, FLAGS.split)
+    command = cli.command_line("tfseg.experiments.table1", options)
+    split = Split.load_index(options.data_dir, options.split)
     comparable = split.label_map.name == paper.LABEL_MAP and split.domain == "target"
     text = write_tables(output_dir, rows, expected, command, runner.summary(), comparable)
     print(text)
@@ -197,4 +217,4 @@ def _crf_suffix(crf: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

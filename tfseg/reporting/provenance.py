@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 
+from tfseg.config import STAGES
 from tfseg.training.monitor import LOSS_LOG, read_losses
-from tfseg.training.stages import STAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class StageRun:
     """One trained stage.
 
     Attributes:
-        name: Of `tfseg.training.stages.STAGES`.
+        name: Of `tfseg.config.STAGES`.
         flags: Its flags as a flagfile; empty where unknown (imported weights).
         run: Content of `run.json`; empty where unknown.
         losses: From `read_losses`.

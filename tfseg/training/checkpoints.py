@@ -14,12 +14,11 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfseg.config import BGR_MEAN_INFERENCE, ModelConfig
+from tfseg.config import BGR_MEAN_INFERENCE, CLASSIFIER_STAGES, ModelConfig
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.models import BUILDERS, build_classifier
-from tfseg.training.stages import CLASSIFIER_STAGES
 
 
 @dataclasses.dataclass(frozen=True)

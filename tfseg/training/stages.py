@@ -21,9 +21,6 @@ from tfseg.losses import (
     multi_label_cross_entropy,
 )
 
-STAGES = ("encoder", "classifier", "attention", "joint")
-CLASSIFIER_STAGES = ("encoder", "classifier")
-
 Examples = dict[str, KerasTensor]
 Losses = dict[str, KerasTensor]
 

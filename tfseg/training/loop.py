@@ -1,0 +1,191 @@
+"""The training of one stage, from its last checkpoint if there is one, read from top to bottom."""
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfseg import cli
+from tfseg.config import CLASSIFIER_STAGES
+from tfseg.data.batches import explain_failure, training_batches
+from tfseg.data.labels import LabelMap
+from tfseg.data.records import Split
+from tfseg.data.sampling import PairStream
+from tfseg.data.transform import Transform
+from tfseg.errors import InputError
+from tfseg.files import write_atomic
+from tfseg.training.checkpoints import ModelDir, read_model_dir, restore_newest, stage_checkpoint
+from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
+from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
+from tfseg.training.options import TrainingOptions
+from tfseg.training.stages import MultiLabelStage, SegmentationStage
+from tfseg.training.start import load_start_weights
+from tfseg.training.step import build_train_step
+
+Batch = dict[str, dict[str, tf.Tensor]]
+"""Domain: what `tfseg.data.batches.training_batches` gives of it."""
+
+
+def train(options: TrainingOptions) -> None:
+    """Trains the stage, from its last checkpoint if there is one.
+
+    Raises:
+        InputError: If records, flags or an earlier stage do not fit, or a loss is not finite.
+    """
+    strategy = _strategy(options.cpu_devices)
+    keras.utils.set_random_seed(options.seed)
+    keras.config.set_dtype_policy(options.dtype_policy)
+
+    # Data: one stream of pairs a domain.
+    streams = _open_streams(options)
+    label_map = _common_label_map(streams, options.data_dir)
+
+    # Network, optimizer and where they start.
+    config = options.model_config(label_map.num_labels)
+    directory = ModelDir(Path(options.model_dir), options.model, config, label_map)
+    directory.refuse_other()
+    stage_dir = directory.path / options.stage
+    with strategy.scope():
+        network = directory.build(options.stage)
+        if options.stage in CLASSIFIER_STAGES:
+            stage = MultiLabelStage(network, {d: stream.split.known_labels for d, stream in streams.items()})
+        else:
+            stage = SegmentationStage(
+                network,
+                joint=options.stage == "joint",
+                seg_weight=options.seg_weight,
+                decode_target=options.target_masks > 0,
+                mean_per_micro_batch=options.seg_mean == "micro_batch",
+            )
+        ones = [1.0] * len(stage.trained)
+        optimizer = AdamWithMultipliers(
+            official_multipliers(stage.trained) if options.lr_multipliers else ones,
+            learning_rate=options.learning_rate,
+        )
+        optimizer.build(stage.trained)
+        step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        train_step = build_train_step(
+            stage,
+            optimizer,
+            tuple(streams),
+            options.batch_size,
+            options.micro_batch_size,
+            options.jit_compile,
+        )
+
+        # Resume, or start from the earlier stage.
+        checkpoint = stage_checkpoint(network, optimizer, step)
+        manager, origin = restore_newest(checkpoint, stage_dir, options.keep_checkpoints)
+        optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
+        if origin is None:
+            earlier = read_model_dir(options.init_dir) if options.init_dir else directory
+            origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
+    directory.save()
+    start = int(step.numpy())
+    print(f"{options.stage}: starts at update {start} from {origin}")
+    if start >= options.steps:
+        print(f"{stage_dir}: already trained for {start} updates; nothing to do")
+        return
+    _write_run_files(stage_dir, options, streams, network)
+
+    # The loop.
+    transform = Transform(
+        config.image_size, options.resize_to or round(config.image_size * 330 / 320), options.mirror
+    )
+    batches = training_batches(streams, transform, options.batch_size, options.seed, start)
+    pictured = options.stage not in CLASSIFIER_STAGES
+    if pictured:  # Always the same examples, so that pictures can be compared.
+        first = iter(training_batches(streams, transform, options.batch_size, options.seed))
+        shown = _next(first, streams, options.batch_size, 0)
+    monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every)
+    reader = iter(strategy.experimental_distribute_dataset(batches))
+    try:
+        for done in range(start + 1, options.steps + 1):
+            monitor.update(done, train_step(_next(reader, streams, options.batch_size, done - 1)))
+            step.assign(done)
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                monitor.flush()
+                require_finite_weights(network, done)
+                manager.save(checkpoint_number=done)
+            last = done == options.steps
+            if pictured and (last or done % options.pictures_every == 0):
+                drawn = {domain: pictures_of(network, shown[domain]) for domain in streams}
+                monitor.pictures(done, drawn)
+    finally:
+        monitor.close()
+
+
+def _strategy(cpu_devices: int) -> tf.distribute.Strategy:
+    """MirroredStrategy over all GPUs, the CPU, or logical parts of the CPU."""
+    if not cpu_devices:
+        return tf.distribute.MirroredStrategy()
+    parts = [tf.config.LogicalDeviceConfiguration()] * cpu_devices
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
+
+
+def _open_streams(options: TrainingOptions) -> dict[str, PairStream]:
+    streams = {}
+    for domain, name in (("source", options.source_split), ("target", options.target_split)):
+        if not name:
+            continue
+        split = Split.load(options.data_dir, name)
+        if split.domain != domain:
+            raise InputError(f"--{domain}_split={name}: was built as {split.domain} records")
+        source = domain == "source"
+        streams[domain] = PairStream(
+            split,
+            options.seed,
+            fraction=options.source_fraction if source else 1.0,
+            subset_seed=options.subset_seed,
+            # Only the joint stage looks at masks, so that the others take records without.
+            masks=None if source and options.stage == "joint" else 0 if source else options.target_masks,
+        )
+    return streams
+
+
+def _common_label_map(streams: dict[str, PairStream], data_dir: str) -> LabelMap:
+    maps = [stream.split.label_map for stream in streams.values()]
+    if any(other != maps[0] for other in maps):
+        raise InputError(f"{data_dir}: the splits were built with different label maps; build both with one")
+    return maps[0]
+
+
+def _next(reader: Iterator[Batch], streams: dict[str, PairStream], batch_size: int, step: int) -> Batch:
+    try:
+        return next(reader)
+    except tf.errors.OpError as error:
+        raise explain_failure(streams, batch_size, step, error) from error
+
+
+def _write_run_files(
+    stage_dir: Path, options: TrainingOptions, streams: dict[str, PairStream], network: keras.Model
+) -> None:
+    """Writes the resolved flags as a flagfile, and what they ran on."""
+    lines = sorted(cli.flag_lines(options))
+    write_atomic(stage_dir / "flags.cfg", "".join(f"{line}\n" for line in lines).encode())
+    run = {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "parameters": network.count_params(),
+        "data": {
+            domain: {
+                "split": stream.split.name,
+                "images": len(stream.images),
+                "pairs": len(stream),
+                "masks": stream.num_masks,
+                "fraction": options.source_fraction if domain == "source" else 1.0,
+                "subset_seed": options.subset_seed,
+                "sha256": stream.split.summary["sha256"],
+            }
+            for domain, stream in streams.items()
+        },
+    }
+    write_atomic(stage_dir / "run.json", json.dumps(run, indent=2).encode())
