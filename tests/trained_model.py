@@ -24,7 +24,7 @@ def write_model_dir(path, label_map, seed=7):
         for step in range(1, 31):
             monitor.update(step, {name: np.float32(1 / step) for name in names})
         monitor.close()
-        (path / stage / "flags.cfg").write_text(f"--seed={seed}\n--stage={stage}\n--note=<b>&\n")
+        (path / stage / "flags.cfg").write_text(f"--seed={seed}\n--stage={stage}\n--steps=50\n--note=<b>&\n")
         run = {"python": "3.11.0", "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"}
         data = {"split": "s", "images": 3, "pairs": 4, "masks": 3, "sha256": {"s.tfrecord": "ab12"}}
         run |= {"devices": ["CPU:0"], "parameters": 1234567, "data": {"source": data}}

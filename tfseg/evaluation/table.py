@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfseg.evaluation import paper
+from tfseg.evaluation import published
 
 
 def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) -> str:
@@ -15,15 +15,15 @@ def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) ->
     """
     if "iou" not in metrics:
         return "\n".join([*_label_lines(metrics), f"{metrics['images']} images"])
-    comparable = label_map_name == paper.LABEL_MAP and domain == "target"
-    columns = list(paper.PER_CLASS) if comparable else []
+    comparable = label_map_name == published.LABEL_MAP and domain == "target"
+    columns = list(published.PER_CLASS) if comparable else []
     width = max(len(name) for name in (*metrics["iou"], "classes counted"))
     lines = [f"{'class':<{width}}  {'IoU %':>6}" + "".join(f"  {name:>14}" for name in columns)]
-    for row, (name, iou) in enumerate(metrics["iou"].items()):
-        theirs = "".join(f"  {paper.PER_CLASS[column][row]:>14.1f}" for column in columns)
+    for name, iou in metrics["iou"].items():
+        theirs = "".join(f"  {published.PER_CLASS[column][name]:>14.1f}" for column in columns)
         lines.append(f"{name:<{width}}  {_percent(iou):>6}{theirs}")
     lines.append("-" * len(lines[0]))
-    theirs = "".join(f"  {paper.MEANS[column]:>14.1f}" for column in columns)
+    theirs = "".join(f"  {published.MEANS[column]:>14.1f}" for column in columns)
     lines.append(f"{'mIoU':<{width}}  {_percent(metrics['miou']):>6}{theirs}")
     if comparable:
         lines.append("The columns on the right are the paper's Table 1, VOC 2012 val.")

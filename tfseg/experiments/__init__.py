@@ -1,1 +1,1 @@
-"""The paper's experiments, run as plain commands, resumed and tabulated: table 1 and figure 4."""
+"""Commands that reproduce the paper's table 1 and figure 4; the code is `tfseg.paper`."""

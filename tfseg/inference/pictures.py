@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
 from tfseg.data.voc_colors import palette
@@ -227,10 +228,20 @@ def fit(picture: np.ndarray, side: int, flat: bool = False) -> np.ndarray:
     return np.array(Image.fromarray(picture).resize((width, height), resampling))
 
 
-def encode_png(picture: np.ndarray, dpi: int | None = None) -> bytes:
-    """Returns a PNG file, which tells at how many pixels an inch it is to be printed."""
+def encode_png(picture: np.ndarray, dpi: int | None = None, description: str = "") -> bytes:
+    """Returns a PNG file.
+
+    Args:
+        picture: uint8 `[H, W, 3]`.
+        dpi: Pixels an inch at which it is to be printed; None leaves that open.
+        description: What it shows, kept in the file.
+    """
+    info = PngInfo()
+    if description:
+        info.add_text("Description", description)
     encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, "PNG", optimize=True, **({"dpi": (dpi, dpi)} if dpi else {}))
+    size = {"dpi": (dpi, dpi)} if dpi else {}
+    Image.fromarray(picture).save(encoded, "PNG", optimize=True, pnginfo=info, **size)
     return encoded.getvalue()
 
 

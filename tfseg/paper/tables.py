@@ -3,14 +3,15 @@
 import csv
 import dataclasses
 import io
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfseg.files import write_atomic
-from tfseg.reporting.durations import format_seconds
-from tfseg.reporting.results import read_metrics
+from tfseg.paper.results import read_metrics
+from tfseg.paper.runner import format_seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +59,14 @@ class Spread:
         return f"{100 * self.mean:.1f}{spread}"
 
 
-def read_measured(expected: Sequence[tuple[str, int, Path]]) -> list[Measured]:
-    """Reads those of the expected (row, run, metrics.json) that are there."""
-    return [Measured(row, run, path, read_metrics(path)) for row, run, path in expected if path.exists()]
+def read_measured(expected: Sequence[tuple[str, int, Path]], products: Collection[Path]) -> list[Measured]:
+    """Reads those of the expected (row, run, metrics.json) that are finished.
+
+    Args:
+        expected: What an experiment measures.
+        products: From `Runner.products`; other files are of earlier runs.
+    """
+    return [Measured(row, run, path, read_metrics(path)) for row, run, path in expected if path in products]
 
 
 def spread_of(measured: Sequence[Measured], row: str, name: str | None = None) -> Spread:
@@ -79,8 +85,10 @@ def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) ->
     write_atomic(path, text.getvalue().encode())
 
 
-def write_runs(path: Path, measured: Sequence[Measured], run_name: str) -> None:
-    """Writes one line a run: mIoU, pixel accuracy and the IoU of each class."""
+def write_runs(
+    output_dir: Path, measured: Sequence[Measured], run_name: str, summary: Sequence[dict[str, Any]]
+) -> None:
+    """Writes runs.csv, a line a run with mIoU, pixel accuracy and the IoU of each class, and runs.json."""
     classes = list(measured[0].metrics["iou"]) if measured else []
     head = ["row", run_name, "miou", "pixel_accuracy", *classes, "metrics"]
     rows = []
@@ -88,13 +96,15 @@ def write_runs(path: Path, measured: Sequence[Measured], run_name: str) -> None:
         m = one.metrics
         ious = [m["iou"].get(name) for name in classes]
         rows.append([one.row, one.run, m["miou"], m.get("pixel_accuracy"), *ious, one.path])
-    write_csv(path, head, rows)
+    write_csv(output_dir / "runs.csv", head, rows)
+    write_atomic(output_dir / "runs.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Returns a Markdown table; all columns but the first are set to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
 
 
 def markdown_runs(command: str, summary: Sequence[dict[str, Any]]) -> str:

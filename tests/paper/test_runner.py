@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tfseg.errors import InputError
-from tfseg.experiments.runner import Job, Runner
+from tfseg.paper import runner as runner_module
+from tfseg.paper.runner import Job, Runner, format_seconds
 
 WRITE = "import sys; open(sys.argv[1], 'a').write('x')"
 
@@ -75,19 +76,84 @@ def test_a_crash_is_contained(tmp_path, capfd):
     assert (tmp_path / "d.txt").read_text() == "x"
 
 
-def test_other_flags_recipe_or_data_are_refused(tmp_path):
+def chain(folder, recipe):
+    """Jobs a <- b <- c, and d alone; a reads a flagfile."""
+    jobs = [job(folder, name, after=after) for name, after in (("b", ("a",)), ("c", ("b",)), ("d", ()))]
+    one = job(folder, "a")
+    first = Job("a", "kind", (*one.argv, f"--flagfile={recipe}"), one.product)
+    return [first, *jobs]
+
+
+def runs(folder):
+    """Returns how often each job ran: once for what is there, once for each result that was set aside."""
+    return {name: len(list(folder.glob(f"{name}.txt*"))) for name in "abcd"}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished chain, whose recipe reads a nested flagfile."""
+    (tmp_path / "nested.cfg").write_text("--steps=1\n# comment\n")
     recipe = tmp_path / "recipe.cfg"
-    recipe.write_text("--steps=1\n")
+    recipe.write_text(f"--flagfile={tmp_path / 'nested.cfg'}\n--seed=1\n")
+    assert run(tmp_path, *chain(tmp_path, recipe))[1]
+    return tmp_path, recipe
+
+
+def test_an_edited_nested_flagfile_runs_what_depends_on_it(finished, capsys):
+    folder, recipe = finished
+    (folder / "nested.cfg").write_text("--steps=1\n# another comment\n")
+    assert run(folder, *chain(folder, recipe))[1]
+    assert runs(folder) == {"a": 1, "b": 1, "c": 1, "d": 1}
+    (folder / "nested.cfg").write_text("--steps=2\n")
+    capsys.readouterr()
+    assert run(folder, *chain(folder, recipe))[1]
+    assert "4 runs, 1 of them finished before" in capsys.readouterr().out
+    assert runs(folder) == {"a": 2, "b": 2, "c": 2, "d": 1}
+    assert (folder / "a.txt").read_text() == (folder / "a.txt.replaced-1").read_text() == "x"
+    (folder / "nested.cfg").unlink()
+    with pytest.raises(InputError, match=r"nested\.cfg"):
+        run(folder, *chain(folder, recipe))
+
+
+def test_a_job_run_again_runs_what_depends_on_it(finished):
+    folder, recipe = finished
+    (folder / "b.txt").unlink()
+    runner, whole = run(folder, *chain(folder, recipe))
+    assert whole
+    assert runs(folder) == {"a": 1, "b": 1, "c": 2, "d": 1}
+    assert runner.products() == {folder / f"{name}.txt" for name in "abcd"}
+
+
+def test_results_of_an_earlier_run_are_no_products(finished):
+    folder, recipe = finished
+    first, *others = chain(folder, recipe)
+    runner, whole = run(folder, Job("a", "kind", ("-c", "raise SystemExit(3)"), first.product), *others)
+    assert not whole
+    assert (folder / "c.txt").exists()
+    assert runner.products() == {folder / "d.txt"}
+
+
+def test_other_words_or_data_are_other_jobs(tmp_path):
     one = job(tmp_path, "a")
-    with_recipe = Job("r", "kind", (*one.argv, f"--flagfile={recipe}"), one.product, data="d1")
-    run(tmp_path, one, with_recipe)
-    with pytest.raises(InputError, match="a was finished with other flags"):
-        Runner(tmp_path / "out", [job(tmp_path, "a", "pass")])
-    with pytest.raises(InputError, match="r was finished with other flags, data"):
-        Runner(tmp_path / "out", [Job("r", "kind", with_recipe.argv, one.product, data="d2")])
-    recipe.write_text("--steps=2\n")
-    with pytest.raises(InputError, match="another recipe"):
-        Runner(tmp_path / "out", [with_recipe])
+    keys = {
+        one.key(),
+        one.key(["run 1"]),
+        one.key(["run 2"]),
+        job(tmp_path, "a", data="d").key(),
+        job(tmp_path, "a", "pass").key(),
+    }
+    assert len(keys) == 5
+
+
+def test_an_interrupted_job_goes_on_unless_its_key_has_changed(tmp_path):
+    boom = "import sys; open(sys.argv[1], 'a').write('x'); sys.exit('1' not in sys.argv[2:])"
+    product = tmp_path / "a.txt"
+    for word in ("0", "0"):
+        run(tmp_path, Job("a", "kind", ("-c", boom, str(product), word), product))
+    assert product.read_text() == "xx"  # under one key, the second goes on from the first
+    run(tmp_path, Job("a", "kind", ("-c", boom, str(product), "1"), product))
+    assert product.read_text() == "x"
+    assert (tmp_path / "a.txt.replaced-1").read_text() == "xx"
 
 
 def test_damaged_notes_are_as_none(tmp_path):
@@ -117,7 +183,7 @@ def test_ctrl_c_ends_the_job_too_and_the_rest_goes_on_later(tmp_path):
     slow += "time.sleep(60)"
     script.write_text(
         "import pathlib, sys\n"
-        "from tfseg.experiments.runner import Job, Runner\n"
+        "from tfseg.paper.runner import Job, Runner\n"
         f"product = pathlib.Path({str(tmp_path / 'slow.txt')!r})\n"
         f"job = Job('slow', 'k', ('-c', {slow!r}), product)\n"
         f"Runner(pathlib.Path({str(tmp_path / 'out')!r}), [job]).run()\n"
@@ -132,4 +198,18 @@ def test_ctrl_c_ends_the_job_too_and_the_rest_goes_on_later(tmp_path):
     process.communicate(timeout=30)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-    assert not (tmp_path / "out/jobs/slow.json").exists()
+    assert "run" not in json.loads((tmp_path / "out/jobs/slow.json").read_text())
+
+
+def test_a_process_that_will_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(runner_module, "_GRACE_SECONDS", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); "
+    deaf += "time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    runner_module._end(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_durations_are_for_people():
+    assert [format_seconds(s) for s in (5, 150, 9000, None)] == ["5 s", "2.5 min", "2.5 h", "unknown"]

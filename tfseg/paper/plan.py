@@ -2,15 +2,35 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tfseg import cli
 from tfseg.config import STAGES
-from tfseg.data.records import finished_splits
 from tfseg.errors import InputError
-from tfseg.experiments.runner import Job
+from tfseg.paper.runner import Job
 
 METHODS = {"transfernet": "TransferNet", "decouplednet": "DecoupledNet", "baselinenet": "BaselineNet"}
 """Names of `--model`, and what the paper calls them."""
+
+
+SOME_FAILED = 1
+"""Exit status of an experiment in which a run failed; its tables hold all others."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentOptions:
+    """What all experiments are told; each field is a flag."""
+
+    data_dir: str = cli.flag("Directory of the records.", exists="folder")
+    output_dir: str = cli.flag("Takes runs/, jobs/ and the tables.")
+    recipes: str = cli.flag("Folder of flagfiles, STAGE[-MODEL].cfg.", default="configs/demo")
+    split: str = cli.flag("Records to evaluate; they need masks.", default="target_val")
+    encoder_weights: str | None = cli.flag(
+        "Where the first stage's encoder starts, as tfseg.train takes it; without it, as the recipe says.",
+        default=None,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +70,8 @@ class Plan:
         split: Split to evaluate.
         recipes: The flagfiles.
         runs: Directory of the models.
+        encoder_weights: Where the encoder starts in stages that follow no stage `encoder`; None for what
+            the recipe says.
         data: Names the content of the records.
     """
 
@@ -57,24 +79,35 @@ class Plan:
     split: str
     recipes: Recipes
     runs: Path
+    encoder_weights: str | None
     data: str
 
     @classmethod
-    def make(cls, data_dir: str, split: str, recipes: str, output_dir: str) -> "Plan":
+    def make(cls, options: ExperimentOptions) -> "Plan":
         """Reads the indices of the records, which hold the shards' checksums.
 
         Raises:
             InputError: If the split is not there.
         """
-        names = finished_splits(data_dir)
-        if split not in names:
+        from tfseg.data.records import finished_splits
+
+        names = finished_splits(options.data_dir)
+        if options.split not in names:
             there = ", ".join(names) or "none"
-            raise InputError(f"--data_dir={data_dir}: holds no split {split!r}; finished are: {there}")
+            raise InputError(
+                f"--data_dir={options.data_dir}: holds no split {options.split!r}; finished are: {there}"
+            )
         digest = hashlib.sha256()
         for name in names:
-            digest.update((Path(data_dir) / f"{name}.json").read_bytes())
-        runs = Path(output_dir) / "runs"
-        return cls(Path(data_dir), split, Recipes(Path(recipes)), runs, digest.hexdigest())
+            digest.update((Path(options.data_dir) / f"{name}.json").read_bytes())
+        return cls(
+            Path(options.data_dir),
+            options.split,
+            Recipes(Path(options.recipes)),
+            Path(options.output_dir) / "runs",
+            options.encoder_weights,
+            digest.hexdigest(),
+        )
 
     def train(
         self,
@@ -84,7 +117,7 @@ class Plan:
         *,
         model: str = "transfernet",
         init: str | None = None,
-        after: tuple[str, ...] = (),
+        after: Sequence[Job] = (),
         flags: tuple[str, ...] = (),
     ) -> Job:
         """Returns the job that trains a stage.
@@ -95,39 +128,50 @@ class Plan:
             seed: Of the training.
             model: Of `METHODS`.
             init: Folder of the earlier stages below `runs`; None for `folder` itself.
-            after: Jobs to wait for.
+            after: The jobs whose weights it starts from.
             flags: More flags, stronger than the recipe's.
         """
+        directory = self.runs / folder
         words = ["-m", "tfseg.train", f"--flagfile={self.recipes.require(stage, model)}"]
         words += [f"--stage={stage}", f"--model={model}", f"--data_dir={self.data_dir}"]
-        words += [f"--model_dir={self.runs / folder}", f"--seed={seed}"]
+        words += [f"--model_dir={directory}", f"--seed={seed}"]
         words += [f"--init_dir={self.runs / init}"] if init else []
-        product = self.runs / folder / stage / "checkpoint"
-        return Job(f"{folder}/{stage}", f"{stage} {model}", (*words, *flags), product, after, self.data)
+        words += [f"--encoder_weights={self.encoder_weights}"] if self.encoder_weights and not after else []
+        # What describes the network belongs to the first stage of a folder.
+        first = init is not None or not after
+        shared = (directory / "model.json", directory / "labels.json") if first else ()
+        return Job(
+            f"{folder}/{stage}",
+            f"{stage} {model}",
+            (*words, *flags),
+            directory / stage / "checkpoint",
+            tuple(job.name for job in after),
+            self.data,
+            (directory / stage, *shared),
+        )
 
-    def shared_stages(self, folder: str, seed: int, stages: tuple[str, ...]) -> list[Job]:
-        """Returns the jobs of the stages that all methods of a seed start from, each after the one before.
+    def shared_stages(self, folder: str, seed: int, stages: Sequence[str]) -> dict[str, Job]:
+        """Returns the jobs of the stages that all methods of a seed start from, by stage.
 
-        Stage `encoder` is left out where there is no recipe for it.
+        Stage `encoder` is left out where there is no recipe for it; all others start from it.
         """
-        jobs: list[Job] = []
+        jobs: dict[str, Job] = {}
         for stage in sorted(stages, key=STAGES.index):
             if stage == "encoder" and self.recipes.find(stage, "transfernet") is None:
                 continue
-            jobs.append(self.train(stage, folder, seed, after=tuple(job.name for job in jobs)))
+            after = [jobs["encoder"]] if "encoder" in jobs else []
+            jobs[stage] = self.train(stage, folder, seed, after=after)
         return jobs
 
-    def evaluate(
-        self, folder: str, labels: str, method: str, crf: str, after: tuple[str, ...]
-    ) -> tuple[Job, Path]:
-        """Returns the job that evaluates a model, and the metrics it writes.
+    def evaluate(self, folder: str, labels: str, method: str, crf: str, after: Sequence[Job]) -> Job:
+        """Returns the job that evaluates a model; its product is a `metrics.json`.
 
         Args:
             folder: Model directory below `runs`.
             labels: `predicted` or `ground_truth`.
             method: `decoder` or `attention`.
             crf: A mode of `tfseg.inference.crf`.
-            after: Jobs to wait for.
+            after: The jobs whose weights it measures.
         """
         name = f"{labels}-{crf if method == 'decoder' else method}"
         output_dir = self.runs / folder / "evaluation" / name
@@ -136,9 +180,15 @@ class Plan:
         words += [f"--model_dir={self.runs / folder}", f"--data_dir={self.data_dir}"]
         words += [f"--split={self.split}", f"--labels={labels}", f"--method={method}", f"--crf={crf}"]
         words += [f"--output_dir={output_dir}"]
-        metrics = output_dir / "metrics.json"
-        kind = f"evaluate {method} {crf}"
-        return Job(f"{folder}/{name}", kind, tuple(words), metrics, after, self.data), metrics
+        return Job(
+            f"{folder}/{name}",
+            f"evaluate {method} {crf}",
+            tuple(words),
+            output_dir / "metrics.json",
+            tuple(job.name for job in after),
+            self.data,
+            (output_dir,),
+        )
 
     def share_classifier(self, folder: str, shared: str) -> None:
         """Lets a model directory use the label classifier of another one, by a link.
@@ -153,3 +203,13 @@ class Plan:
         if link.exists() or link.is_symlink():
             raise InputError(f"{link}: is in the way of a link to the classifier of {shared}; remove it")
         link.symlink_to(Path("..") / Path(shared).name / "classifier", target_is_directory=True)
+
+
+def from_encoder(shared: dict[str, Job], folder: str) -> dict[str, Any]:
+    """Returns what lets `Plan.train` start from the stage `encoder` of a folder, where there is one."""
+    return {"init": folder, "after": [shared["encoder"]]} if "encoder" in shared else {}
+
+
+def weights_of(last: Job, shared: dict[str, Job], labels: str) -> list[Job]:
+    """Returns the jobs that an evaluation depends on: the last stage, and the classifier if it is used."""
+    return [last, shared["classifier"]] if labels == "predicted" else [last]

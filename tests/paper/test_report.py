@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,19 +17,22 @@ from PIL import Image
 from split_files import write_split
 from trained_model import write_evaluations, write_export, write_model_dir
 
+from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
-from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
-from tfseg.models import build_transfernet
-from tfseg.reporting import html, sections, tiles
-from tfseg.reporting.curves import running_mean
-from tfseg.reporting.durations import format_seconds
-from tfseg.reporting.examples import choose_pairs, find_examples, read_example
-from tfseg.reporting.export_check import check_export
-from tfseg.reporting.provenance import read_stages, trained_seconds
-from tfseg.reporting.results import read_evaluations
+from tfseg.inference.pictures import encode_png
+from tfseg.paper import report
+from tfseg.paper.examples import choose_pairs, find_examples, read_example
+from tfseg.paper.plots import running_mean
+from tfseg.paper.results import read_evaluations, read_stages, trained_seconds
 from tfseg.segmenter import Segmenter
 
+# Names that would be markup if anything put them into the page as they are.
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE_MAP = LabelMap(
+    LABEL_MAP.name,
+    tuple(dataclasses.replace(e, name=SCRIPT) if e.id == 3 else e for e in LABEL_MAP.labels),
+)
 NUMBERS = {"ground_truth": 0.51234, "predicted": 0.43217, "attention": 0.3019}
 VOID = ("meta", "img", "br")
 
@@ -41,6 +46,9 @@ class Page(HTMLParser):
         self.kind = None
         self.feed(text)
         assert self.open == []
+
+    def words(self):
+        return " ".join(" ".join(self.text).split())
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
@@ -70,16 +78,17 @@ class Page(HTMLParser):
 def finished(tmp_path_factory):
     """A folder with model/, data/, evaluation/ and export/ as a finished run leaves them."""
     folder = tmp_path_factory.mktemp("finished")
-    samples = [(f"image_{n}", *draw(60 + 10 * n, 100 - 10 * n)) for n in range(4)]
-    write_split(folder / "data", LABEL_MAP, samples)
-    directory, model, classifier = write_model_dir(folder / "model", LABEL_MAP)
+    samples = [(f'image_{n}"<i>', *draw(60 + 10 * n, 100 - 10 * n)) for n in range(4)]
+    write_split(folder / "data", HOSTILE_MAP, samples)
+    directory, model, classifier = write_model_dir(folder / "model", HOSTILE_MAP)
     split = Split.load(folder / "data", "target_val")
     write_evaluations(folder / "evaluation", directory, split, NUMBERS)
     write_export(directory, model, classifier, folder / "export")
+    (folder / "figure5.png").write_bytes(encode_png(draw(50, 90)[0], 300, "What <this> shows."))
     return folder
 
 
-def report(folder, output, **changes):
+def write_report(folder, output, **changes):
     flags = {
         "model_dir": folder / "model",
         "data_dir": folder / "data",
@@ -87,6 +96,7 @@ def report(folder, output, **changes):
         "evaluations": folder / "evaluation",
         "export_dir": folder / "export",
         "output": output,
+        "figures": folder / "figure5.png",
         **changes,
     }
     command = [sys.executable, "-m", "tfseg.report", *(f"--{k}={v}" for k, v in flags.items())]
@@ -95,7 +105,7 @@ def report(folder, output, **changes):
 
 @pytest.fixture(scope="module")
 def page(finished):
-    result = report(finished, finished / "report.html")
+    result = write_report(finished, finished / "report.html")
     assert result.returncode == 0, result.stderr
     assert "mIoU  51.2 %  ground_truth (seed 7)" in result.stdout
     assert "export: as the Keras model" in result.stdout
@@ -113,9 +123,8 @@ def decode(attrs):
 
 def test_page_stands_alone(page, finished):
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"} == set()
-    assert all(
-        value.startswith("data:") for _, a in page.tags for k, value in a.items() if k in ("src", "href")
-    )
+    addresses = [value for _, a in page.tags for k, value in a.items() if k in ("src", "href")]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
     assert "://" not in (finished / "report.html").read_text()
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
@@ -127,7 +136,7 @@ def test_every_image_decodes_and_says_what_it_is(page):
         assert sum(alt.startswith(start) for alt in shown) == 4, start
     assert shown.count("label map") == shown.count("ground truth") == 4
     assert {alt for alt in shown if alt.startswith("attention: ")} == {
-        "attention: red", "attention: green", "attention: blue"
+        "attention: red", "attention: green", f"attention: {SCRIPT}"
     }  # fmt: skip
     assert "losses of stage joint" in shown
     assert "accuracies of stage joint" in shown
@@ -142,7 +151,7 @@ def test_every_image_decodes_and_says_what_it_is(page):
 def test_numbers_are_those_of_the_evaluations(page):
     assert {kind: value for kind, (value, _) in page.mious.items()} == NUMBERS
     assert [text for _, text in page.mious.values()] == ["51.2 %", "43.2 %", "30.2 %"]
-    text = " ".join(page.text)
+    text = page.words()
     assert "+21.0 points" in text  # 51.234 - 30.19
     assert "densified@0.6" in text
     assert "python -m tfseg.evaluate --kind=predicted --x='<i>'" in text
@@ -156,7 +165,7 @@ def test_numbers_are_those_of_the_evaluations(page):
 
 
 def test_flags_versions_and_data_are_told(page):
-    text = " ".join(page.text)
+    text = page.words()
     for said in ("--seed=7", "--note=<b>&", "tensorflow 2.21.0", "1,234,567 parameters", "sha256 ab12"):
         assert said in text
     assert page.cells.count("12 s") == 3  # 12.5 s each, to even
@@ -167,8 +176,8 @@ def test_example_row_is_aligned(finished):
     example = read_example(split, 1)
     segmenter = Segmenter(ColorNetwork(160, 20), None, LABEL_MAP)
     found = segmenter.segment(example.image, example.labels)
-    row = Page(sections.example_row(example, found, 2, LABEL_MAP))
-    pictures = {a["alt"]: decode(a).astype(int) for a in row.images}
+    row = report.example_pictures(example, found, 2, LABEL_MAP)
+    pictures = {caption: decode({"src": source}).astype(int) for source, caption in row}
     assert len({picture.shape for picture in pictures.values()}) == 1
     height, width = pictures["ground truth"].shape[:2]
     truth = np.array(Image.fromarray(example.truth).resize((width, height), Image.Resampling.NEAREST))
@@ -206,29 +215,67 @@ def test_stale_or_missing_numbers_are_refused(finished, tmp_path):
     given = tmp_path / "evaluation/ground_truth/metrics.json"
     given.write_text(json.dumps({**json.loads(given.read_text()), "weights": stale}))
     read_evaluations(tmp_path / "evaluation", finished / "model", "target_val")
-    result = report(finished, tmp_path / "report.html", evaluations=tmp_path / "nothing")
+    result = write_report(finished, tmp_path / "report.html", evaluations=tmp_path / "nothing")
     assert result.returncode == 2
     assert "nothing/ground_truth/metrics.json: No such file" in result.stderr
     assert not (tmp_path / "report.html").exists()
 
 
-def test_export_of_other_weights_is_found_out(finished):
-    stages = read_stages(finished / "model")
-    assert [stage.name for stage in stages] == ["classifier", "joint"]
+def test_export_of_other_weights_is_found_out(finished, tmp_path):
     image, _ = draw(50, 70)
-    tf.keras.utils.set_random_seed(3)
-    config = json.loads((finished / "model/model.json").read_text())["config"]
-    from tfseg.config import ModelConfig
-
-    other = build_transfernet(ModelConfig.from_json(json.dumps(config)))
-    check = check_export(finished / "export", other, image, 1)
-    assert not check.passed
-    assert check.difference == np.abs(check.exported - check.expected).max() > 1e-3
-    text = "".join(sections.export_section(check, "red"))
-    assert 'class="bad"' in text
-    assert "other weights" in text
+    keras.utils.set_random_seed(3)
+    write_model_dir(tmp_path / "model", HOSTILE_MAP)
+    other = Segmenter.load(tmp_path / "model")
+    check = report.check_export(finished / "export", other, image, 1)
+    exported = Segmenter.load(finished / "export/1").segment(image, 1).probabilities
+    expected = other.segment(image, 1).probabilities
+    assert not check["passed"]
+    assert check["difference"] == np.abs(exported - expected).max() > 1e-3
     with pytest.raises(InputError, match="holds no SavedModel"):
-        check_export(finished / "data", other, image, 1)
+        report.check_export(finished / "data", other, image, 1)
+    write_model_dir(tmp_path / "colors", LABEL_MAP)
+    with pytest.raises(InputError, match="another label map"):
+        report.check_export(finished / "export", Segmenter.load(tmp_path / "colors"), image, 1)
+
+
+def test_page_marks_what_is_wrong(page, finished):
+    assert (finished / "report.html").read_text().count('class="good"') == 2
+    wrong = {"path": "p", "passed": False, "difference": 0.5, "tolerance": 1e-5, "pictures": []}
+    values = dict.fromkeys(("title", "split", "seed", "made_on", "model_json"), "<x>")
+    values |= dict.fromkeys(("notices", "examples", "figures", "per_class", "stages", "steps"), ())
+    values |= {key: {} for key in ("evaluations", "card_titles", "kinds")}
+    drawn = report.render(**values, gain=-1.0, sections=report.SECTIONS, label_quality=None, export=wrong)
+    bad = [line for line in drawn.decode().splitlines() if 'class="bad"' in line]
+    assert len(bad) == 2 and "-1.0 points" in bad[0] and "5.0e-01" in bad[1]
+    assert b"other weights" in drawn and b"<x>" not in drawn
+
+
+def test_contents_lead_to_the_sections(page):
+    anchors = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert anchors == [f"#{a['id']}" for tag, a in page.tags if tag == "h2"]
+    assert anchors == ["#results", "#examples", "#figures", "#iou", "#curves", "#export", "#making"]
+
+
+def test_figures_are_shown_with_their_sentence(page):
+    assert "What <this> shows." in page.words()
+    assert "figure5" in [a["alt"] for a in page.images]
+
+
+def test_a_shorter_training_than_its_flags_or_recipe_is_noticed(page, finished, tmp_path):
+    (notice,) = [text for text in page.text if text.startswith("Stage joint was trained for 30 updates")]
+    assert "its --steps asks for 50" in notice
+    shutil.copytree(finished / "model/joint", tmp_path / "joint")
+    run = json.loads((tmp_path / "joint/run.json").read_text())
+
+    def notices(steps, recipe_steps):
+        (tmp_path / "joint/flags.cfg").write_text(f"--steps={steps}\n")
+        recipe = {"file": "configs/demo/joint.cfg", "steps": recipe_steps}
+        (tmp_path / "joint/run.json").write_text(json.dumps({**run, "recipe": recipe}))
+        (stage,) = read_stages(tmp_path)
+        return stage.notices()
+
+    assert "30 updates; its recipe configs/demo/joint.cfg asks for 800" in notices(30, 800)[0]
+    assert notices(30, 30) == []
 
 
 def test_pairs_are_chosen_in_turn_and_images_once(tmp_path):
@@ -261,7 +308,6 @@ def test_time_is_added_over_resumptions_without_the_pause(tmp_path):
         file.write(b"\x10\0\0")  # a killed run
     assert trained_seconds(tmp_path) == pytest.approx(40.5)
     assert trained_seconds(tmp_path / "nowhere") is None
-    assert [format_seconds(s) for s in (5, 150, 9000, None)] == ["5 s", "2.5 min", "2.5 h", "unknown"]
 
 
 def test_running_mean_is_that_of_a_window():
@@ -269,23 +315,3 @@ def test_running_mean_is_that_of_a_window():
     expected = [values[max(0, i - 3) : i + 4].mean() for i in range(50)]
     np.testing.assert_allclose(running_mean(values, 3), expected)
     np.testing.assert_array_equal(running_mean(values, 0).round(9), values.round(9))
-
-
-def test_text_is_escaped():
-    assert "<b>" not in html.table(["<b>"], [["<b>", html.number("<b>")]])
-    assert "<b>" not in html.figure("", "<b>") + html.details("<b>", "<b>") + html.mark(True, "<b>")
-
-
-def test_tiles_keep_labels_and_place():
-    image, mask = draw(50, 90)
-    for side in (30, 240):
-        fitted = tiles.fit_mask(mask, side)
-        assert max(fitted.shape) == side
-        assert set(np.unique(fitted)) == set(np.unique(mask))
-        assert fitted.shape == tiles.fit_image(image, side).shape[:2]
-        picture = tiles.mask_tile(mask, side)
-        for label in (1, 2, 3):
-            assert iou((picture == palette()[label]).all(axis=-1), fitted == label) == 1
-    marked = tiles.marked_tile(image, [(45.0, 25.0)], 180)
-    changed = np.argwhere((marked != tiles.fit_image(image, 180)).any(axis=-1))
-    np.testing.assert_allclose(changed.mean(axis=0), (50, 90), atol=1.5)

@@ -1,6 +1,8 @@
 """Runs commands one after the other, each in a process of its own; what is finished stays finished.
 
-A crash is contained: the job's log is kept, the jobs that build on it are passed over, all others go on.
+A crash is contained: the job's log is kept, jobs that depend on it are skipped, all others go on. A job is
+run again when its flags, its flagfiles (nested ones included), its data or a job that it depends on have
+changed; what it wrote before is kept under another name.
 """
 
 import dataclasses
@@ -10,15 +12,19 @@ import shlex
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import flags
+
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
-from tfseg.reporting.durations import format_seconds
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 120.0
+"""How long a stopped job may take to save its work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +36,10 @@ class Job:
         kind: Jobs of a kind take about equally long.
         argv: Words after the Python interpreter.
         product: File that is there once the job is finished.
-        after: Names of the jobs that it builds on.
+        after: Names of the jobs that it depends on.
         data: Names the content of the data that it reads.
+        writes: Files and folders that it writes, `product` in one of them; they are renamed before the job
+            is run under another key. None for `product` alone.
     """
 
     name: str
@@ -40,25 +48,38 @@ class Job:
     product: Path
     after: tuple[str, ...] = ()
     data: str = ""
+    writes: tuple[Path, ...] | None = None
 
-    def key(self) -> str:
-        """Names what the job computes: its words, the content of flagfiles among them, and its data."""
-        digest = hashlib.sha256(self.data.encode())
-        for word in self.argv:
-            _, found, path = word.partition("--flagfile=")
-            digest.update(Path(path).read_bytes() if found else word.encode() + b"\0")
-        return digest.hexdigest()
+    def key(self, dependencies: Sequence[str] = ()) -> str:
+        """Names what the job computes.
+
+        Args:
+            dependencies: Ids of the runs of `after` whose results it reads.
+
+        Returns:
+            Hash of the flags, with those of flagfiles in their place, of the data and of `dependencies`.
+
+        Raises:
+            InputError: If a flagfile cannot be read.
+        """
+        try:
+            words = flags.FlagValues().read_flags_from_files(list(self.argv), force_gnu=True)
+        except flags.Error as error:
+            raise InputError(f"{self.name}: {error}") from error
+        return hashlib.sha256(json.dumps([words, self.data, *dependencies]).encode()).hexdigest()
+
+    def command_line(self) -> str:
+        """Returns the command as a person types it."""
+        return shlex.join(["python", *self.argv])
 
 
 class Runner:
     """Runs jobs and remembers which are finished.
 
     Args:
-        output_dir: Takes `jobs/NAME.json`, written when a job is finished, and `jobs/NAME.log`.
-        jobs: In an order in which each follows those that it builds on.
-
-    Raises:
-        InputError: If a finished job was another one than the one of that name now.
+        output_dir: Takes `jobs/NAME.json`, written when a job starts and when it is finished, and
+            `jobs/NAME.log`.
+        jobs: In an order in which each follows those that it depends on.
     """
 
     def __init__(self, output_dir: Path, jobs: Sequence[Job]) -> None:
@@ -66,10 +87,9 @@ class Runner:
         self.jobs = tuple(jobs)
         self.seconds: dict[str, float] = {}
         self.failed: dict[str, str] = {}
+        self._runs: dict[str, str] = {}  # Id of the finished run of each job.
         for job in jobs:
-            done = self._read(job)
-            if done is not None:
-                self.seconds[job.name] = done["seconds"]
+            self._recognize(job)
 
     def run(self) -> bool:
         """Runs what is not finished; returns whether everything is now.
@@ -91,23 +111,41 @@ class Runner:
             print(f"failed: {name}: {reason}", file=sys.stderr)
         return not self.failed
 
+    def products(self) -> set[Path]:
+        """Returns the products of the jobs that are finished; others may be of an earlier run."""
+        return {job.product for job in self.jobs if job.name in self.seconds}
+
     def summary(self) -> list[dict[str, Any]]:
         """Returns what each job was, how long it took (None: not finished) and why it failed."""
         return [
             {
                 "name": job.name,
-                "command": command_line(job),
+                "command": job.command_line(),
                 "seconds": self.seconds.get(job.name),
                 "error": self.failed.get(job.name),
             }
             for job in self.jobs
         ]
 
+    def _recognize(self, job: Job) -> None:
+        """Takes a job as finished if it was, under the same key, and all that it depends on is."""
+        note = self._note(job)
+        if not note.get("run") or any(name not in self._runs for name in job.after):
+            return
+        if job.product.exists() and note["key"] == self._key(job):
+            self._runs[job.name], self.seconds[job.name] = note["run"], float(note["seconds"])
+
     def _run(self, job: Job) -> None:
         log = self._folder / f"{job.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        key = job.key()
-        started = time.monotonic()
+        key, note = self._key(job), self._note(job)
+        # A job that was interrupted goes on where it stopped, if its key is still this one.
+        if note and note["key"] != key:
+            for path in job.writes or (job.product,):
+                _set_aside(path)
+        started = {"command": job.command_line(), "key": key}
+        self._write_note(job, started)
+        begin = time.monotonic()
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, *job.argv], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
@@ -115,38 +153,32 @@ class Runner:
             try:
                 _watch(process, log)
             finally:
-                # Also on Ctrl-C: nothing goes on behind the back of who stopped it.
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
-        seconds = time.monotonic() - started
+                _end(process)
+        seconds = time.monotonic() - begin
         if process.returncode:
             reason = f"status {process.returncode}: {_last_words(log)}; see {log}"
         elif not job.product.exists():
             reason = f"ended well but did not write {job.product}; see {log}"
         else:
-            self.seconds[job.name] = seconds
-            done = {"command": command_line(job), "key": key, "seconds": round(seconds, 1)}
-            write_atomic(log.with_suffix(".json"), (json.dumps(done, indent=2) + "\n").encode())
+            self.seconds[job.name], self._runs[job.name] = seconds, uuid.uuid4().hex
+            self._write_note(job, {**started, "seconds": round(seconds, 1), "run": self._runs[job.name]})
             return
         self.failed[job.name] = reason
         print(f"failed: {job.name}: {reason}", file=sys.stderr, flush=True)
 
-    def _read(self, job: Job) -> dict[str, Any] | None:
-        path = self._folder / f"{job.name}.json"
-        if not path.exists() or not job.product.exists():
-            return None
+    def _key(self, job: Job) -> str:
+        return job.key([self._runs[name] for name in job.after])
+
+    def _note(self, job: Job) -> dict[str, Any]:
+        """Returns what was noted of a job; empty if nothing, or the file is damaged."""
         try:
-            done = json.loads(path.read_text())
-            seconds, key = float(done["seconds"]), done["key"]
-        except (ValueError, KeyError, TypeError):
-            return None
-        if key != job.key():
-            raise InputError(
-                f"{path}: {job.name} was finished with other flags, data or another recipe "
-                f"({done.get('command')}); give another --output_dir, or delete what is no longer wanted"
-            )
-        return {"seconds": seconds}
+            note = json.loads((self._folder / f"{job.name}.json").read_text())
+            return note if isinstance(note, dict) and isinstance(note.get("key"), str) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _write_note(self, job: Job, note: dict[str, Any]) -> None:
+        write_atomic(self._folder / f"{job.name}.json", (json.dumps(note, indent=2) + "\n").encode())
 
     def _estimate(self, waiting: Sequence[Job]) -> float | None:
         """Returns the seconds that jobs will take, by those of their kind, else by all; None without any."""
@@ -161,9 +193,36 @@ class Runner:
         return sum(means.get(job.kind, overall) for job in waiting)
 
 
-def command_line(job: Job) -> str:
-    """Returns a job's command as a person types it."""
-    return shlex.join(["python", *job.argv])
+def format_seconds(seconds: float | None) -> str:
+    """Writes a duration for people: `48 s`, `12.5 min`, `3.2 h`; `unknown` for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _set_aside(path: Path) -> None:
+    """Renames what an earlier run wrote to `NAME.replaced-N`; nothing is deleted."""
+    if not path.exists():
+        return
+    number = 1
+    while (kept := path.with_name(f"{path.name}.replaced-{number}")).exists():
+        number += 1
+    path.rename(kept)
+    print(f"{path}: was made by other flags, data or earlier runs; kept as {kept.name}", flush=True)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Stops a process that still runs, as after Ctrl-C; it may save its work, a second Ctrl-C kills it."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
 
 
 def _watch(process: subprocess.Popen, log: Path) -> None:

@@ -12,11 +12,11 @@ from trained_model import write_model_dir
 
 from tfseg.data.voc_colors import palette
 from tfseg.inference.geometry import to_square
+from tfseg.inference.pictures import sheet
 from tfseg.models import build_transfernet
-from tfseg.reporting import paper_figures, sheet
-from tfseg.reporting.examples import Example
-from tfseg.reporting.paper_figures import Shown, aggregate, attention_peaks, gram_maps
-from tfseg.reporting.sheet import DPI, TEXT_WIDTH, Cell
+from tfseg.paper import figures
+from tfseg.paper.examples import Example
+from tfseg.paper.figures import DPI, TEXT_WIDTH, Shown, aggregate, attention_peaks, gram_maps
 from tfseg.segmenter import Segmenter
 
 LABELS = (1, 2, 3)
@@ -57,7 +57,7 @@ def test_masks_of_figure_5_lie_on_the_objects_in_the_colors_of_voc(size):
     one = show(*size)
     refined = np.where(one.example.truth == 1, one.example.truth, 0).astype(np.uint8)
     one = show(*size, baseline=one.found, refined=refined)
-    figure = paper_figures.qualitative([one], LABEL_MAP)
+    figure = figures.qualitative([one], LABEL_MAP)
     truth, baseline, ours, crf = mask_cells(figure, *size)
     check_cell(truth, one.example.truth, 0.99)
     for cell in (baseline, ours):
@@ -72,10 +72,10 @@ def test_masks_of_figure_5_lie_on_the_objects_in_the_colors_of_voc(size):
 
 def test_columns_without_content_are_left_out():
     size = (90, 140)
-    assert len(mask_cells(paper_figures.qualitative([show(*size)], LABEL_MAP), *size)) == 2
-    assert len(mask_cells(paper_figures.our_columns([show(*size)], LABEL_MAP), *size)) == 2
+    assert len(mask_cells(figures.qualitative([show(*size)], LABEL_MAP), *size)) == 2
+    assert len(mask_cells(figures.our_columns([show(*size)], LABEL_MAP), *size)) == 2
     nobody_knows = Shown(Example("file", *draw(*size)[:1], None, ()), show(*size).found)
-    assert len(mask_cells(paper_figures.our_columns([nobody_knows], LABEL_MAP), *size)) == 1
+    assert len(mask_cells(figures.our_columns([nobody_knows], LABEL_MAP), *size)) == 1
 
 
 def cells_of(monkeypatch, draw_figure):
@@ -84,23 +84,32 @@ def cells_of(monkeypatch, draw_figure):
 
     def keep(rows, *args, **kwargs):
         seen.update(rows=rows, args=args)
-        return sheet.sheet(rows, *args, **kwargs)
+        return sheet(rows, *args, **kwargs)
 
-    monkeypatch.setattr(paper_figures, "sheet", keep)
+    monkeypatch.setattr(figures, "sheet", keep)
     draw_figure()
     return seen["rows"], seen["args"]
 
 
 def test_figures_2_and_3_show_each_labels_own_attention(monkeypatch):
     one = show(90, 140)
-    rows, _ = cells_of(monkeypatch, lambda: paper_figures.attention_per_label([one], LABEL_MAP))
+    rows, _ = cells_of(monkeypatch, lambda: figures.attention_per_label([one], LABEL_MAP))
     assert [cell.caption for cell in rows[0]] == ["drawn", "red", "green", "blue"]
-    hot = [hottest(cell.draw(280), one.example.truth) for cell in rows[0][1:]]
-    assert hot == [1, 2, 3]
-    rows, args = cells_of(monkeypatch, lambda: paper_figures.densified_attention([one], LABEL_MAP))
+    assert [hottest(cell.picture, one.example.truth) for cell in rows[0][1:]] == [1, 2, 3]
+    rows, args = cells_of(monkeypatch, lambda: figures.densified_attention([one], LABEL_MAP))
     assert args == (["Input", "Attention", "Densified attention"], ["red", "green", "blue"])
     for label, row in zip(LABELS, rows, strict=True):
-        assert [hottest(cell.draw(280), one.example.truth) for cell in row[1:]] == [label, label]
+        assert [hottest(cell.picture, one.example.truth) for cell in row[1:]] == [label, label]
+
+
+def test_figure_6_marks_the_pixel(monkeypatch):
+    keras.utils.set_random_seed(0)
+    model = build_transfernet(TWO_BLOCKS.replace(num_labels=4))
+    (row,), _ = cells_of(monkeypatch, lambda: figures.gram_rows([show(90, 140)], model, [(0, 0), (139, 89)]))
+    height, width = row[1].picture.shape[:2]
+    assert row[1].mark == pytest.approx((width / 280, height / 180), rel=0.02)
+    assert row[2].mark == pytest.approx((width - width / 280, height - height / 180), rel=0.02)
+    assert [cell.caption for cell in row[1:]] == ["x 0, y 0", "x 139, y 89"]
 
 
 def hottest(picture, truth):
@@ -113,6 +122,7 @@ def hottest(picture, truth):
 def test_attention_over_labels_is_the_highest_of_all():
     attention = np.float32([[[0.5, 0.25]], [[0.1, 0.2]]])
     np.testing.assert_allclose(aggregate(attention), [[1.0, 1.0]])
+    np.testing.assert_allclose(aggregate(np.float32([[[-2, -4, -1]], [[0, 0, 0]]])), [[2 / 3, 0, 1]])
     assert aggregate(np.zeros((0, 4, 4), np.float32)).shape == (1, 1)
 
 
@@ -140,36 +150,6 @@ def test_a_gram_row_is_what_one_hot_attention_gives(size):
         z = a.T @ one_hot.ravel()  # equation (5)
         s = a @ z  # equation (7)
         np.testing.assert_allclose(found.ravel(), s, rtol=1e-4, atol=1e-6)
-
-
-def color(value):
-    return np.uint8([value, 255 - value, 0])  # text is grey
-
-
-def test_sheet_places_cells_and_keeps_to_the_page():
-    def plain(value, height, width):
-        return Cell(lambda side: np.tile(color(value), (side * height // 100, side * width // 100, 1)), "a")
-
-    rows = [[plain(60, 100, 50), plain(90, 100, 100)], [plain(120, 50, 100)]]
-    drawn = sheet.sheet(rows, ["one", "two"], ["first", "second"], [(1, "red")] * 30)
-    assert drawn.shape[1] <= TEXT_WIDTH * DPI
-    boxes = {}
-    for value in (60, 90, 120):
-        there = np.argwhere((drawn == color(value)).all(axis=-1))
-        boxes[value] = *there.min(axis=0), *there.max(axis=0)
-    side = round(1.7 * DPI)
-    assert boxes[90][2] - boxes[90][0] + 1 == side
-    assert boxes[60][3] - boxes[60][1] + 1 == side // 2
-    assert boxes[60][3] < boxes[90][1]
-    assert boxes[120][0] > boxes[60][2]
-    assert (boxes[60][1] + boxes[60][3]) / 2 == pytest.approx((boxes[120][1] + boxes[120][3]) / 2, abs=2)
-
-
-def test_encoded_figure_knows_its_size():
-    import io
-
-    picture = Image.open(io.BytesIO(sheet.encode(np.zeros((300, 600, 3), np.uint8))))
-    assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
 def command(*words):
@@ -203,6 +183,7 @@ def test_command(finished, tmp_path, figure, words):
     with Image.open(output) as picture:
         assert f"{picture.width} x {picture.height} pixels" in result.stdout
         assert picture.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+        assert picture.info["Description"] == figures.DESCRIPTIONS[figure]
         colors = {tuple(color) for color in np.array(picture).reshape(-1, 3).tolist()}
     if figure == "5":
         assert {tuple(palette()[label].tolist()) for label in LABELS} <= colors

@@ -1,18 +1,25 @@
-"""Plots with error bars, PNG at print resolution."""
+"""Plots: bars and curves with error bars for tables, losses of a training; PNG files."""
 
 import io
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from tfseg.experiments.tables import Spread
+from tfseg.paper.tables import Spread
 
-_COLORS = ("#1d5fbf", "#c8551b", "#2a8a57")
+_COLORS = ("#1d5fbf", "#c8551b", "#2a8a57", "#7b3fa0")
 _GRID = "#e2e6ec"
-_DPI = 300
+_LOSSES = {
+    "cls_loss": "classification loss, eq. (6)",
+    "seg_loss": "segmentation loss, eq. (8)",
+    "cls_accuracy": "classification accuracy",
+    "label_accuracy": "label accuracy",
+}
 
 
 def draw_rows(spreads: Mapping[str, Spread], label: str) -> bytes:
@@ -76,9 +83,51 @@ def draw_curves(
     return _encode(figure)
 
 
-def _figure(width: float, height: float):
+def draw_losses(entries: Sequence[dict[str, float]]) -> dict[str, bytes]:
+    """Draws the losses of a stage and its accuracies, thin as they are and smoothed.
+
+    Args:
+        entries: From `tfseg.training.monitor.read_losses`, at least one.
+
+    Returns:
+        PNG files, `losses` and, where there are any, `accuracies`.
+    """
+    names = [name for name in entries[-1] if name != "step"]
+    accuracies = [name for name in names if name.endswith("accuracy")]
+    losses = [name for name in names if name not in accuracies]
+    if len(losses) == 2:
+        losses.remove("loss")  # the sum of one term
+    panels = {"losses": losses, "accuracies": accuracies}
+    return {title: _draw_smoothed(entries, group) for title, group in panels.items() if group}
+
+
+def running_mean(values: np.ndarray, radius: int) -> np.ndarray:
+    """Returns the mean over up to `radius` neighbours on each side, float `[N]`."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - radius, 0), np.minimum(index + radius + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def _draw_smoothed(entries: Sequence[dict[str, float]], names: Sequence[str]) -> bytes:
+    figure, axes = _figure(4.4, 2.7, dpi=200)
+    for name, color in zip(names, _COLORS, strict=False):
+        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
+        steps, values = np.array(points, float).T
+        axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+        label = _LOSSES.get(name, name)
+        axes.plot(steps, running_mean(values, len(values) // 40), color=color, label=label)
+    axes.set_xlabel("update")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.grid(color=_GRID)
+    axes.legend(frameon=False)
+    return _encode(figure)
+
+
+def _figure(width: float, height: float, dpi: int = 300) -> tuple[Figure, Axes]:
     # Without pyplot nothing global is touched, and no window system is looked for.
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)

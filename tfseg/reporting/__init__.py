@@ -1,1 +1,0 @@
-"""What a finished run shows to people: the parts of `tfseg.report` and `tfseg.figures`."""
