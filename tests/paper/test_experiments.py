@@ -3,8 +3,6 @@ import io
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -236,14 +234,12 @@ def micro_recipes(folder):
     return folder
 
 
-def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path):
+def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path, capsys):
     recipes = micro_recipes(tmp_path / "recipes")
     words = [f"--data_dir={synthetic_records}", f"--output_dir={tmp_path / 'out'}", f"--recipes={recipes}"]
     words += ["--percent=25", "--subsets=1", "--labels=ground_truth"]
-    command = [sys.executable, "-m", "tfseg.experiments.figure4", *words]
-    first = subprocess.run(command, capture_output=True, text=True)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "[5/5] percent25-subset1/ground_truth-none" in first.stdout
+    assert figure4.main(words) == 0, capsys.readouterr()
+    assert "[5/5] percent25-subset1/ground_truth-none" in capsys.readouterr().out
     out = tmp_path / "out"
     path = out / "runs/percent25-subset1/evaluation/ground_truth-none/metrics.json"
     miou = json.loads(path.read_text())["miou"]
@@ -256,9 +252,8 @@ def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path):
     assert Image.open(out / "figure4.png").size[0] == 1500
     # Only what is missing is done again, and gives the same.
     path.unlink()
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "5 runs, 4 of them finished before" in second.stdout
+    assert figure4.main(words) == 0
+    assert "5 runs, 4 of them finished before" in capsys.readouterr().out
     assert json.loads(path.read_text())["miou"] == miou
 
 
@@ -271,9 +266,7 @@ def test_figure4_runs_resumes_and_tabulates(synthetic_records, tmp_path):
         ("figure4", ["--recipes=nowhere"], "--recipes=nowhere: holds neither classifier.cfg"),
     ],
 )
-def test_wrong_words(synthetic_records, tmp_path, module, words, said):
+def test_wrong_words(synthetic_records, tmp_path, capsys, module, words, said):
     words = [f"--data_dir={synthetic_records}", f"--output_dir={tmp_path / 'out'}", *words]
-    command = [sys.executable, "-m", f"tfseg.experiments.{module}", *words]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert said in result.stderr
+    assert {"table1": table1, "figure4": figure4}[module].main(words) == 2
+    assert said in capsys.readouterr().err

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -152,11 +149,6 @@ def test_a_gram_row_is_what_one_hot_attention_gives(size):
         np.testing.assert_allclose(found.ravel(), s, rtol=1e-4, atol=1e-6)
 
 
-def command(*words):
-    words = [sys.executable, "-m", "tfseg.figures", *map(str, words)]
-    return subprocess.run(words, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
@@ -174,14 +166,13 @@ def finished(tmp_path_factory):
         ("6", ["--images=image_1,{folder}/photograph.png", "--pixels=3:4,50:10"]),
     ],
 )
-def test_command(finished, tmp_path, figure, words):
+def test_command(finished, tmp_path, capsys, figure, words):
     output = tmp_path / "figure.png"
     words = [word.format(folder=finished) for word in words]
     model, data = f"--model_dir={finished / 'model'}", f"--data_dir={finished / 'data'}"
-    result = command(f"--figure={figure}", model, data, f"--output={output}", *words)
-    assert result.returncode == 0, result.stderr
+    assert figures.main([f"--figure={figure}", model, data, f"--output={output}", *words]) == 0
     with Image.open(output) as picture:
-        assert f"{picture.width} x {picture.height} pixels" in result.stdout
+        assert f"{picture.width} x {picture.height} pixels" in capsys.readouterr().out
         assert picture.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
         assert picture.info["Description"] == figures.DESCRIPTIONS[figure]
         colors = {tuple(color) for color in np.array(picture).reshape(-1, 3).tolist()}
@@ -203,10 +194,9 @@ def test_command(finished, tmp_path, figure, words):
         (["--figure=7"], "--figure"),
     ],
 )
-def test_wrong_words(finished, tmp_path, words, said):
+def test_wrong_words(finished, tmp_path, capsys, words, said):
     output = tmp_path / "figure.png"
     words = [word.format(folder=finished) for word in words]
-    result = command(f"--model_dir={finished / 'model'}", f"--output={output}", *words)
-    assert result.returncode == 2
-    assert said in result.stderr
+    assert figures.main([f"--model_dir={finished / 'model'}", f"--output={output}", *words]) == 2
+    assert said in capsys.readouterr().err
     assert not output.exists()

@@ -1,11 +1,10 @@
 import base64
+import contextlib
 import dataclasses
 import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import keras
@@ -99,16 +98,18 @@ def write_report(folder, output, **changes):
         "figures": folder / "figure5.png",
         **changes,
     }
-    command = [sys.executable, "-m", "tfseg.report", *(f"--{k}={v}" for k, v in flags.items())]
-    return subprocess.run(command, capture_output=True, text=True)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = report.main([f"--{name}={value}" for name, value in flags.items()])
+    return status, said.getvalue()
 
 
 @pytest.fixture(scope="module")
 def page(finished):
-    result = write_report(finished, finished / "report.html")
-    assert result.returncode == 0, result.stderr
-    assert "mIoU  51.2 %  ground_truth (seed 7)" in result.stdout
-    assert "export: as the Keras model" in result.stdout
+    status, said = write_report(finished, finished / "report.html")
+    assert status == 0, said
+    assert "mIoU  51.2 %  ground_truth (seed 7)" in said
+    assert "export: as the Keras model" in said
     assert not list(finished.glob(".report*"))
     return Page((finished / "report.html").read_text(encoding="utf-8"))
 
@@ -215,9 +216,9 @@ def test_stale_or_missing_numbers_are_refused(finished, tmp_path):
     given = tmp_path / "evaluation/ground_truth/metrics.json"
     given.write_text(json.dumps({**json.loads(given.read_text()), "weights": stale}))
     read_evaluations(tmp_path / "evaluation", finished / "model", "target_val")
-    result = write_report(finished, tmp_path / "report.html", evaluations=tmp_path / "nothing")
-    assert result.returncode == 2
-    assert "nothing/ground_truth/metrics.json: No such file" in result.stderr
+    status, said = write_report(finished, tmp_path / "report.html", evaluations=tmp_path / "nothing")
+    assert status == 2
+    assert "nothing/ground_truth/metrics.json: No such file" in said
     assert not (tmp_path / "report.html").exists()
 
 

@@ -241,7 +241,7 @@ def encode_png(picture: np.ndarray, dpi: int | None = None, description: str = "
         info.add_text("Description", description)
     encoded = io.BytesIO()
     size = {"dpi": (dpi, dpi)} if dpi else {}
-    Image.fromarray(picture).save(encoded, "PNG", optimize=True, pnginfo=info, **size)
+    Image.fromarray(picture).save(encoded, "PNG", optimize=dpi is not None, pnginfo=info, **size)
     return encoded.getvalue()
 
 

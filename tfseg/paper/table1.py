@@ -68,11 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Table1Options) -> int:
-    from tfseg.data.records import Split
-
     output_dir = Path(options.output_dir)
     seeds = parse_numbers("seeds", options.seeds)
     rows = make_rows(options.methods, options.gt_methods, options.crf)
+    from tfseg.data.records import Split
+
     jobs, expected = make_jobs(Plan.make(options), rows, seeds)
     split = Split.load_index(options.data_dir, options.split)
     comparable = split.label_map.name == published.LABEL_MAP and split.domain == "target"
@@ -194,20 +194,20 @@ def class_table(measured: Sequence[tables.Measured], rows: Sequence[Row], compar
         ]
         for row in rows
     ]
-    mark = "paper, VOC 2012 val" if comparable else "paper, other data, other trunk"
+    head = ["IoU, percent", *classes, "mean"]
     common = [name for name in classes if name in published.PER_CLASS["TransferNet"]]
-    if set(common) - {"background"}:
-        for method, by_class in published.PER_CLASS.items():
-            mean = sum(by_class[name] for name in common) / len(common)
-            cells = [f"{by_class[name]:.1f}" if name in common else "" for name in classes]
-            lines.append([f"{method} ({mark})", *cells, f"{mean:.1f}"])
-    text = tables.markdown_table(["IoU, percent", *classes, "mean"], lines)
-    if common and not comparable:
-        text += (
-            "\nThe paper's rows are of VOC 2012 val with 21 classes, other training data and an ImageNet "
-            "trunk: for orientation alone. Their mean is over the classes shown.\n"
-        )
-    return text
+    if not set(common) - {"background"}:
+        return tables.markdown_table(head, lines)
+    mark = "paper, VOC 2012 val" if comparable else "paper, other data, other trunk"
+    for method, by_class in published.PER_CLASS.items():
+        mean = sum(by_class[name] for name in common) / len(common)
+        cells = [f"{by_class[name]:.1f}" if name in common else "" for name in classes]
+        lines.append([f"{method} ({mark})", *cells, f"{mean:.1f}"])
+    note = (
+        "\nThe paper's rows are of VOC 2012 val with 21 classes, other training data and an ImageNet trunk: "
+        "for orientation alone. Their mean is over the classes shown.\n"
+    )
+    return tables.markdown_table(head, lines) + ("" if comparable else note)
 
 
 def attention_text(measured: Sequence[tables.Measured]) -> str:
