@@ -190,8 +190,9 @@ def sheet(
     figure = Figure((pixels + 0.5) / dpi, dpi=dpi, facecolor="white")
 
     def write(text: str, x: float, y: float, room: float, rotation: int = 0) -> None:
-        style = {"ha": "center", "va": "center", "rotation": rotation, "parse_math": False}
-        figure.text(*((x, pixels[1] - y) / pixels), _shorten(text, room / dpi), fontsize=_POINTS, **style)
+        style = {"ha": "center", "va": "center", "parse_math": False, "color": np.divide(_INK, 255)}
+        place, style["fontsize"] = (x, pixels[1] - y) / pixels, _POINTS
+        figure.text(*place, _shorten(text, room / dpi), rotation=rotation, **style)
 
     centers = [left + column * (side + gap) + side / 2 for column in range(columns)]
     for title, x in zip(titles, centers, strict=False):
