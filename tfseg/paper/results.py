@@ -5,13 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-from tensorboard.compat.proto.event_pb2 import Event
-
 from tfseg.config import STAGES
 from tfseg.errors import InputError
-from tfseg.evaluation.progress import model_fingerprint
-from tfseg.training.monitor import LOSS_LOG, read_losses
+
+# TensorFlow is imported where it is needed: tables and plots are read before flags are known to be right.
 
 KINDS = {
     "ground_truth": "decoder, ground-truth labels",
@@ -58,6 +55,8 @@ def read_evaluations(folder: Path, model_dir: Path, split: str) -> dict[str, dic
     Raises:
         InputError: If one is missing, or measured something else.
     """
+    from tfseg.evaluation.progress import model_fingerprint
+
     weights = model_fingerprint(model_dir)
     evaluations = {}
     for kind in KINDS:
@@ -134,6 +133,8 @@ class StageRun:
 
 def read_stages(model_dir: Path) -> list[StageRun]:
     """Reads all stages that a model directory holds, in the order of training."""
+    from tfseg.training.monitor import LOSS_LOG, read_losses
+
     stages = []
     for name in STAGES:
         folder = model_dir / name
@@ -157,6 +158,9 @@ def trained_seconds(stage_dir: Path) -> float | None:
 
     A resumed stage has several files; the pause between them does not count.
     """
+    import tensorflow as tf
+    from tensorboard.compat.proto.event_pb2 import Event
+
     total = 0.0
     files = sorted(stage_dir.glob("events.out.tfevents.*"))
     for path in files:
