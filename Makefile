@@ -83,7 +83,7 @@ $(DEMO)/report.html: | $(FIGURES) $(DEMO)/evaluation/ground_truth/metrics.json $
   $(DEMO)/evaluation/attention/metrics.json $(DEMO)/export/1/saved_model.pb
 	$(PY) -m tfseg.report --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val \
 	  --evaluations=$(DEMO)/evaluation --export_dir=$(DEMO)/export/1 \
-	  --figures=$(subst $(space),$(comma),$(strip $(FIGURES))) --output=$@
+	  --figures=$(subst $(space),$(comma),$(strip $(FIGURES))) --recipes=configs/demo --output=$@
 
 clean-demo:
 	rm -rf $(DEMO)

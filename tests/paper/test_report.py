@@ -23,7 +23,7 @@ from tfseg.inference.pictures import encode_png
 from tfseg.paper import report
 from tfseg.paper.examples import choose_pairs, find_examples, read_example
 from tfseg.paper.plots import running_mean
-from tfseg.paper.results import read_evaluations, read_stages, trained_seconds
+from tfseg.paper.results import StageRun, read_evaluations, trained_seconds
 from tfseg.segmenter import Segmenter
 
 # Names that would be markup if anything put them into the page as they are.
@@ -262,21 +262,24 @@ def test_figures_are_shown_with_their_sentence(page):
     assert "figure5" in [a["alt"] for a in page.images]
 
 
-def test_a_shorter_training_than_its_flags_or_recipe_is_noticed(page, finished, tmp_path):
+def test_a_shorter_training_is_noticed(page):
     (notice,) = [text for text in page.text if text.startswith("Stage joint was trained for 30 updates")]
     assert "its --steps asks for 50" in notice
-    shutil.copytree(finished / "model/joint", tmp_path / "joint")
-    run = json.loads((tmp_path / "joint/run.json").read_text())
 
-    def notices(steps, recipe_steps):
-        (tmp_path / "joint/flags.cfg").write_text(f"--steps={steps}\n")
-        recipe = {"file": "configs/demo/joint.cfg", "steps": recipe_steps}
-        (tmp_path / "joint/run.json").write_text(json.dumps({**run, "recipe": recipe}))
-        (stage,) = read_stages(tmp_path)
-        return stage.notices()
 
-    assert "30 updates; its recipe configs/demo/joint.cfg asks for 800" in notices(30, 800)[0]
-    assert notices(30, 30) == []
+def test_a_shorter_training_than_its_recipe_is_noticed(tmp_path):
+    (tmp_path / "nested.cfg").write_text("--steps=800\n--batch_size=4\n")
+    (tmp_path / "joint.cfg").write_text(f"# recipe\n--flagfile={tmp_path / 'nested.cfg'}\n")
+    (tmp_path / "joint-baselinenet.cfg").write_text("--steps=900\n--steps=30\n")
+
+    def said(steps, model="transfernet", recipes=tmp_path):
+        stage = StageRun("joint", f"--steps={steps}\n", {}, [{"step": 30, "loss": 1.0}], None)
+        return report.notices([stage], model, recipes)
+
+    assert said(30, recipes=None) == []
+    assert "trained for 30 updates; its --steps asks for 50" in said(50, recipes=None)[0]
+    assert "trained for 30 updates; its recipe asks for 800" in said(30)[0]
+    assert said(30, "baselinenet") == []
 
 
 def test_pairs_are_chosen_in_turn_and_images_once(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 from tfseg import cli
 from tfseg.config import STAGES
 from tfseg.errors import InputError
-from tfseg.paper.runner import Job
+from tfseg.paper.runner import Job, expand_flagfiles
 
 METHODS = {"transfernet": "TransferNet", "decouplednet": "DecoupledNet", "baselinenet": "BaselineNet"}
 """Names of `--model`, and what the paper calls them."""
@@ -47,6 +47,17 @@ class Recipes:
         """Returns the flagfile of a stage, or None."""
         candidates = (self.folder / f"{stage}-{model}.cfg", self.folder / f"{stage}.cfg")
         return next((path for path in candidates if path.is_file()), None)
+
+    def steps(self, stage: str, model: str) -> int | None:
+        """Returns the updates that the flagfile of a stage asks for; None where it says nothing.
+
+        Raises:
+            InputError: If a flagfile in it cannot be read.
+        """
+        path = self.find(stage, model)
+        words = expand_flagfiles([f"--flagfile={path}"]) if path else []
+        found = [word.removeprefix("--steps=") for word in words if word.startswith("--steps=")]
+        return int(found[-1]) if found else None
 
     def require(self, stage: str, model: str) -> Path:
         """Returns the flagfile of a stage.

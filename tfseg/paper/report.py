@@ -16,6 +16,7 @@ from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference import pictures
+from tfseg.paper.plan import Recipes
 from tfseg.paper.plots import draw_losses
 from tfseg.paper.runner import format_seconds
 
@@ -66,6 +67,11 @@ class ReportOptions:
     split: str = cli.flag("Records with masks, from which the examples are taken.", default="target_val")
     figures: tuple[str, ...] = cli.flag("PNG files of tfseg.figures to show.", default=(), separator=",")
     examples: int = cli.flag("Images to show.", default=8, lower=1)
+    recipes: str | None = cli.flag(
+        "Folder of the recipes, STAGE[-MODEL].cfg; the page has a notice where a training was shorter.",
+        default=None,
+        exists="folder",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +99,7 @@ def _run(options: ReportOptions) -> None:
         title=f"{directory.name} on {split.label_map.name}",
         split=split.name,
         seed=seed,
-        notices=[notice for stage in stages for notice in stage.notices()],
+        notices=notices(stages, directory.name, options.recipes),
         sections={name: text for name, text in SECTIONS.items() if name != "figures" or figures},
         evaluations=evaluations,
         card_titles=CARD_TITLES,
@@ -115,6 +121,14 @@ def _run(options: ReportOptions) -> None:
     result = "as the Keras model" if export["passed"] else "NOT as the Keras model"
     print(f"export: {result}, largest difference {export['difference']:.1e}")
     print(options.output)
+
+
+def notices(stages: Sequence["StageRun"], model: str, recipes: str | None) -> list[str]:
+    """Says which stages were trained for fewer updates than their flags or recipes ask for."""
+    found = [
+        stage.notice(Recipes(Path(recipes)).steps(stage.name, model) if recipes else None) for stage in stages
+    ]
+    return [notice for notice in found if notice is not None]
 
 
 def render(**values: Any) -> bytes:

@@ -109,18 +109,22 @@ class StageRun:
         """How many updates were done; 0 where unknown."""
         return int(self.losses[-1]["step"]) if self.losses else 0
 
-    def notices(self) -> list[str]:
-        """Says where the stage was trained for fewer updates than its flags, or its recipe, ask for."""
-        found = []
-        recipe = self.run.get("recipe", {})
-        wanted = {"its --steps": self.flag("steps"), f"its recipe {recipe.get('file')}": recipe.get("steps")}
-        for origin, steps in wanted.items():
+    def notice(self, recipe_steps: int | None = None) -> str | None:
+        """Says that the stage was trained for fewer updates than its flags or its recipe ask for.
+
+        Args:
+            recipe_steps: Updates that the recipe asks for; None where that is unknown.
+
+        Returns:
+            One sentence for people; None where the training was not shorter, or nothing is known of it.
+        """
+        for origin, steps in (("its recipe", recipe_steps), ("its --steps", self.flag("steps"))):
             if steps is not None and 0 < self.updates < int(steps):
-                found.append(
+                return (
                     f"Stage {self.name} was trained for {self.updates} updates; {origin} asks for {steps}. "
                     "Results may be far below those of the whole training."
                 )
-        return found[-1:]
+        return None
 
     def flag(self, name: str) -> str | None:
         """Returns the value of a flag as it stands in the flagfile."""

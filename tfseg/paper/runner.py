@@ -62,10 +62,7 @@ class Job:
         Raises:
             InputError: If a flagfile cannot be read.
         """
-        try:
-            words = flags.FlagValues().read_flags_from_files(list(self.argv), force_gnu=True)
-        except flags.Error as error:
-            raise InputError(f"{self.name}: {error}") from error
+        words = expand_flagfiles(self.argv)
         return hashlib.sha256(json.dumps([words, self.data, *dependencies]).encode()).hexdigest()
 
     def command_line(self) -> str:
@@ -191,6 +188,18 @@ class Runner:
         overall = sum(self.seconds.values()) / len(self.seconds)
         means = {kind: sum(values) / len(values) for kind, values in by_kind.items()}
         return sum(means.get(job.kind, overall) for job in waiting)
+
+
+def expand_flagfiles(words: Sequence[str]) -> list[str]:
+    """Returns flags with the content of flagfiles, nested ones included, in the place of `--flagfile=FILE`.
+
+    Raises:
+        InputError: If a flagfile cannot be read.
+    """
+    try:
+        return flags.FlagValues().read_flags_from_files(list(words), force_gnu=True)
+    except flags.Error as error:
+        raise InputError(str(error)) from error
 
 
 def format_seconds(seconds: float | None) -> str:
