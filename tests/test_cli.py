@@ -223,6 +223,10 @@ COMMANDS = (
     "tfrecords.build_voc",
     "tfrecords.build_synthetic",
     "tfrecords.verify",
+    "tfseg.experiments.table1",
+    "tfseg.experiments.figure4",
+    "tfseg.figures",
+    "tfseg.report",
 )
 IMPORT_TENSORFLOW_AT_ONCE = ("export.saved_model",)
 

@@ -7,7 +7,6 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
@@ -76,11 +75,13 @@ def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6) -> np.ndarr
     Returns:
         uint8 `[H, W, 3]`.
     """
+    from matplotlib import colormaps
+
     height, width = image.shape[:2]
     values = from_square(heatmap[None], height, width, "bicubic")[0]
     # Without the rings where bicubic interpolation overshoots.
     values = stretch(values.clip(heatmap.min(), heatmap.max()))
-    colors = 255 * matplotlib.colormaps["turbo"](values)[..., :3]
+    colors = 255 * colormaps["turbo"](values)[..., :3]
     grey = image.mean(axis=-1, keepdims=True)
     return np.rint((1 - alpha) * grey + alpha * colors).astype(np.uint8)
 

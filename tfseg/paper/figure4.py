@@ -11,7 +11,6 @@ from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.paper import tables
 from tfseg.paper.plan import SOME_FAILED, ExperimentOptions, Plan, from_encoder, weights_of
-from tfseg.paper.plots import draw_curves
 from tfseg.paper.runner import Job, Runner
 
 SHARED = "shared"
@@ -124,6 +123,8 @@ def write_tables(
     Returns:
         The main table, Markdown.
     """
+    from tfseg.paper.plots import draw_curves
+
     curves = {
         TITLES[kind]: [tables.spread_of(measured, row_name(kind, percent)) for percent in percents]
         for kind in labels

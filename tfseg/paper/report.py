@@ -17,7 +17,6 @@ from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference import pictures
 from tfseg.paper.plan import Recipes
-from tfseg.paper.plots import draw_losses
 from tfseg.paper.runner import format_seconds
 
 if TYPE_CHECKING:
@@ -225,6 +224,8 @@ def show_figure(path: Path) -> dict[str, str]:
 
 def show_stage(stage: "StageRun") -> dict[str, Any]:
     """Returns what is shown of a stage: its curves, flags and data."""
+    from tfseg.paper.plots import draw_losses
+
     lines = []
     for domain, data in stage.run.get("data", {}).items():
         counts = f"{data['images']} images, {data['pairs']} pairs, {data['masks']} masks"

@@ -12,7 +12,6 @@ from tfseg.files import write_atomic
 from tfseg.inference.crf import MODES
 from tfseg.paper import tables
 from tfseg.paper.plan import METHODS, SOME_FAILED, ExperimentOptions, Plan, from_encoder, weights_of
-from tfseg.paper.plots import draw_rows
 from tfseg.paper.runner import Job, Runner
 
 ATTENTION_ROW = "Attention-GT, thresholded"
@@ -159,6 +158,8 @@ def write_tables(
     Returns:
         The main table, Markdown.
     """
+    from tfseg.paper.plots import draw_rows
+
     spreads = {row.name: tables.spread_of(measured, row.name) for row in rows}
     theirs = published.MEANS if comparable else {}
     head = ["method", "n", "mIoU mean", "mIoU std", "paper, percent"]
