@@ -29,19 +29,27 @@ class ModelConfig:
     Attributes:
         image_size: Side of the square input, in pixels. `W_feat` sees the whole flattened map, so it
             is fixed; a multiple of 2 to the number of poolings.
+        image_fit: How an image becomes a square: `pad` puts black at its bottom or right, as the authors do;
+            `stretch` resizes each side to the square's, so that every position of the map shows the image.
         num_labels: L, length of the one-hot label vector; label ids run from 1 to L.
         encoder_blocks: (convolutions, channels) of each VGG block; a 2x2 pooling with switches
             follows every block but the last.
         encoder_padding: What the encoder's convolutions see beyond the map's edge: VGG's `zero`, or
             `symmetric`, the mirrored map, so that features do not tell that they are at the border.
-        feature_scale: Factor on the last feature map before everything below it (SPEC 3.1).
+        feature_norm: What happens to the last feature map before everything below it: `scale` multiplies it,
+            as the authors do; `standardize` brings each channel to zero mean and unit variance first.
+        feature_scale: Factor on that map (SPEC 3.1).
+        unit_features: Whether the attention sees each position's features at length 1, so that densified
+            attention is a cosine and no position wins by its norm.
         factors: d, number of factors of the 3-way gate (equation 4).
         gating: How feature and label embedding meet: the paper's product, or an ablation.
         combined_embed: Whether the code's extra dense layer with ReLU precedes `W_att` (SPEC 12 row 1).
         decoder_input: `densified` (equation 7) or, for ablation, the sparse attention itself.
         joint_gradient: Whether the segmentation loss reaches the attention (equation 9).
         classification_units: Width of the dense layer of f_cls.
-        classifier_units: Width of fc6 and fc7 of the whole-image classifier and the baselines.
+        classifier_units: Width of fc6 and fc7 of the whole-image classifier and the baselines; 0 leaves them
+            out, so that score maps are linear in the features (class activation maps).
+        score_pool: How a score map becomes a logit: its maximum or its mean.
         classifier_dropout: Dropout rate after fc6 and fc7.
         bgr_mean: Mean that is subtracted from the B, G, R channels.
         decoder_stddev: Standard deviation of the Gaussian that initialises decoder and `att_w`.
@@ -49,10 +57,13 @@ class ModelConfig:
     """
 
     image_size: int = 320
+    image_fit: Literal["pad", "stretch"] = "pad"
     num_labels: int = 80
     encoder_blocks: tuple[tuple[int, int], ...] = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
     encoder_padding: Literal["zero", "symmetric"] = "zero"
+    feature_norm: Literal["scale", "standardize"] = "scale"
     feature_scale: float = 0.004
+    unit_features: bool = False
     factors: int = 1024
     gating: Literal["multiplicative", "additive", "concat"] = "multiplicative"
     combined_embed: bool = True
@@ -60,6 +71,7 @@ class ModelConfig:
     joint_gradient: bool = True
     classification_units: int = 512
     classifier_units: int = 4096
+    score_pool: Literal["max", "mean"] = "max"
     classifier_dropout: float = 0.5
     bgr_mean: tuple[float, float, float] = BGR_MEAN_TRAIN
     decoder_init: Literal["gaussian", "he"] = "gaussian"
@@ -100,8 +112,8 @@ class ModelConfig:
 
     @property
     def classifier_kernel(self) -> int:
-        """Side of fc6: 7 on the 10x10 pool5 of a 320x320 image, which leaves 4x4 score maps."""
-        return max(self.map_size // 2 - 3, 1)
+        """Side of fc6: 7 on the 10x10 pool5 of a 320x320 image, which leaves 4x4 score maps; 1 without."""
+        return max(self.map_size // 2 - 3, 1) if self.classifier_units else 1
 
     @property
     def score_map_size(self) -> int:
@@ -137,8 +149,11 @@ class ModelConfig:
 
 
 _CHOICES = {
+    "image_fit": ("pad", "stretch"),
     "encoder_padding": ("zero", "symmetric"),
+    "feature_norm": ("scale", "standardize"),
     "gating": ("multiplicative", "additive", "concat"),
+    "score_pool": ("max", "mean"),
     "decoder_input": ("densified", "attention"),
     "decoder_init": ("gaussian", "he"),
 }

@@ -202,3 +202,16 @@ def test_decoding():
     np.testing.assert_array_equal(decode_mask(_encode(mask, "PNG"), tf.constant(image)), mask)
     absent = decode_mask(tf.constant(""), tf.constant(image)).numpy()
     assert absent.shape == (10, 12) and (absent == 255).all()
+
+
+@pytest.mark.parametrize("height, width", [(375, 500), (500, 333), (420, 420), (97, 400)])
+def test_stretched_image_is_pillows_antialiased_resize(height, width):
+    image, mask = _sample(height, width)
+    got_image, got_mask = _apply(Transform(96, 96, fit="stretch", **CENTRE), image, mask)
+    expected = np.asarray(Image.fromarray(image).resize((96, 96), Image.Resampling.BILINEAR), np.float32)
+    # Pillow rounds after each axis.
+    np.testing.assert_allclose(got_image, expected, atol=1.5)
+    rows = ((np.arange(96) + 0.5) * height / 96).astype(int)
+    columns = ((np.arange(96) + 0.5) * width / 96).astype(int)
+    assert (got_mask == mask[rows][:, columns]).mean() > 0.95
+    assert not (got_mask[-1] == 255).all()

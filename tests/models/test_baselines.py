@@ -274,8 +274,8 @@ def test_each_model_takes_updates(name, stage):
     optimizer.build(wrapped.trained)
     train_step = build_train_step(wrapped, optimizer, ("source", "target"), 8, 2)
     before = {weight.path: weight.numpy() for weight in model.weights}
-    losses = [{key: float(v) for key, v in train_step(_batch()).items()} for _ in range(8)]
-    assert all(np.isfinite(list(entry.values())).all() for entry in losses)
+    losses = [{key: v.numpy() for key, v in train_step(_batch()).items()} for _ in range(8)]
+    assert all(np.isfinite(value).all() for entry in losses for value in entry.values())
     assert losses[-1]["loss"] < losses[0]["loss"]
     changed = {weight.path for weight in model.weights if (weight.numpy() != before[weight.path]).any()}
     assert not changed & {weight.path for weight in model.get_layer("encoder").weights}

@@ -75,12 +75,17 @@ class Recorder(keras.optimizers.SGD):
             kept.assign(gradient)
 
 
+def scalars(losses):
+    """The losses of an update without the sums of its attention maps."""
+    return {name: float(value) for name, value in losses.items() if not value.shape.rank}
+
+
 def gradients_of(stage, batch, micro_batch_size=0, jit_compile=False):
     """Losses and gradients of one update, the latter as `{path: array}`."""
     recorder = Recorder(stage.trained)
     size = sum(len(examples["label"]) for examples in batch.values())
     step = build_train_step(stage, recorder, tuple(batch), size, micro_batch_size, jit_compile)
-    losses = {name: float(value) for name, value in step(batch).items()}
+    losses = scalars(step(batch))
     values = [kept.numpy() for kept in recorder.gradients]
     return losses, {v.path: value for v, value in zip(stage.trained, values, strict=True)}
 

@@ -48,8 +48,7 @@ def _train(strategy, stage, model, config=small.CONFIG, micro_batch_size=0, **op
         optimizer, train_step = small.trainer(wrapped, BATCH, micro_batch_size, learning_rate=5e-4)
     start = {weight.path: weight.numpy() for weight in built.variables}
     losses = [
-        {name: float(value) for name, value in train_step(batch).items()}
-        for batch in strategy.experimental_distribute_dataset(_batches())
+        small.scalars(train_step(batch)) for batch in strategy.experimental_distribute_dataset(_batches())
     ]
     with strategy.scope(), tempfile.TemporaryDirectory() as folder:
         checkpoint = stage_checkpoint(built, optimizer, tf.Variable(0, dtype=tf.int64))

@@ -6,6 +6,7 @@ devices, therefore see just the pairs that an undisturbed run on one device sees
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -38,8 +39,8 @@ class PairStream:
         seed: Seed of the shuffling.
         fraction: Share of the images to use, in (0, 1]; a smaller set drops images whole.
         subset_seed: Seed that draws those images, apart from the shuffling.
-        masks: How many images may show their mask to the loss; None means all of them. The official
-            protocol is all of the source and none of the target.
+        masks: How many images may show their mask to the loss; None means all of them, `available` those that
+            have one. The official protocol is all of the source and none of the target.
 
     Raises:
         InputError: If no pair is left, or there are fewer masks than asked for.
@@ -52,7 +53,7 @@ class PairStream:
         *,
         fraction: float = 1.0,
         subset_seed: int = 0,
-        masks: int | None = None,
+        masks: int | Literal["available"] | None = None,
     ) -> None:
         self.split = split
         self._seed = (seed, _DOMAIN_TAG[split.domain])
@@ -99,8 +100,12 @@ def _subset(split: Split, fraction: float, seed: int) -> list[int]:
     return sorted(labelled[i] for i in chosen)
 
 
-def _masked_images(split: Split, images: list[int], seed: int, count: int | None) -> frozenset[int]:
+def _masked_images(
+    split: Split, images: list[int], seed: int, count: int | Literal["available"] | None
+) -> frozenset[int]:
     candidates = [i for i in images if split.infos[i].has_mask]
+    if count == "available":
+        return frozenset(candidates)
     if count is None:
         if len(candidates) < len(images):
             raise InputError(

@@ -1,6 +1,7 @@
 """From a stored image to a training example (SPEC 4.5), as graph code of TensorFlow."""
 
 import dataclasses
+from typing import Literal
 
 import tensorflow as tf
 
@@ -14,9 +15,10 @@ class Transform:
 
     Attributes:
         image_size: Side of the example, in pixels.
-        resize_to: Side to which the padded square is resized before cropping; the authors' 330 for 320.
+        resize_to: Side to which the square is resized before cropping; the authors' 330 for 320.
         mirror: Whether half of the examples are mirrored left to right.
         random_crop: Random crop position; False crops the centre.
+        fit: As `ModelConfig.image_fit`.
 
     Raises:
         InputError: If `resize_to` is below `image_size`.
@@ -26,6 +28,7 @@ class Transform:
     resize_to: int
     mirror: bool = True
     random_crop: bool = True
+    fit: Literal["pad", "stretch"] = "pad"
 
     def __post_init__(self) -> None:
         """Refuses crops that are larger than what they are cut from."""
@@ -84,8 +87,13 @@ def apply(
     Returns:
         `(image, mask)`: float32 `[S, S, 3]` in 0 to 255 and uint8 `[S, S]`.
     """
-    image = _resize_padded(image, transform.resize_to, "bilinear", padding=0)
-    mask = _resize_padded(mask[..., None], transform.resize_to, "nearest", padding=IGNORE_LABEL)
+    if transform.fit == "pad":
+        image = _resize_padded(image, transform.resize_to, "bilinear", padding=0)
+        mask = _resize_padded(mask[..., None], transform.resize_to, "nearest", padding=IGNORE_LABEL)
+    else:  # Antialiased, as inference resizes.
+        resized = (transform.resize_to, transform.resize_to)
+        image = tf.image.resize(image, resized, "bilinear", antialias=True)
+        mask = tf.image.resize(mask[..., None], resized, "nearest")
 
     y, x, mirrored = _choices(transform, seed)
     size = transform.image_size

@@ -13,12 +13,13 @@ from tfseg.layers.pooling import (
     argmax_to_switches,
     switches_to_argmax,
 )
-from tfseg.layers.preprocessing import CaffeNormalization
+from tfseg.layers.preprocessing import CaffeNormalization, FeatureStandardization
 
 __all__ = [
     "AttendedFeature",
     "CaffeNormalization",
     "DensifiedAttention",
+    "FeatureStandardization",
     "LabelOneHot",
     "MaxPooling2DWithSwitches",
     "MaxUnpooling2D",

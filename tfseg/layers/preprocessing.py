@@ -38,3 +38,49 @@ class CaffeNormalization(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "bgr_mean": self.bgr_mean}
+
+
+@keras.saving.register_keras_serializable("tfseg")
+class FeatureStandardization(keras.layers.Layer):
+    """Brings each channel of a feature map to zero mean and unit variance, then scales.
+
+    `outputs = scale * (inputs - mean) / stddev`, with the statistics of the training images. What a ReLU
+    gives is positive: its mean, which all images and positions share, is several times what tells them
+    apart, and the products of the attention would see little else.
+
+    Args:
+        scale: Factor on the standardised features.
+
+    Attributes:
+        mean: Weight `[D]`, not trained; 0 until `tfseg.training.start.measure_features` assigns it.
+        stddev: Weight `[D]`, not trained; 1 until then.
+
+    Input shape:
+        `[B, h, w, D]`.
+
+    Output shape:
+        The same.
+    """
+
+    def __init__(self, scale: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the statistics' weights."""
+        shape = (input_shape[-1],)
+        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
+        self.stddev = self.add_weight(shape=shape, initializer="ones", trainable=False, name="stddev")
+
+    def call(self, inputs: KerasTensor) -> KerasTensor:
+        """Standardises `inputs`; see the class for shapes."""
+        mean, stddev = (ops.cast(weight, inputs.dtype) for weight in (self.mean, self.stddev))
+        return (inputs - mean) * (self.scale / stddev)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the input shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "scale": self.scale}

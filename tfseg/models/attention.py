@@ -5,6 +5,7 @@ from keras import KerasTensor
 
 from tfseg.config import ModelConfig
 from tfseg.layers import AttendedFeature, DensifiedAttention, LabelOneHot, SpatialSoftmax
+from tfseg.models.encoder import normalize_features
 
 
 def build_attention(config: ModelConfig) -> keras.Model:
@@ -25,7 +26,9 @@ def build_attention(config: ModelConfig) -> keras.Model:
     shape = (config.map_size, config.map_size, config.feature_channels)
     features = keras.Input(shape, name="features")
     label = keras.Input((), dtype="int32", name="label")
-    scaled = keras.layers.Rescaling(config.feature_scale, name="conv5_3_scaled")(features)
+    scaled = normalize_features(config, features)
+    if config.unit_features:
+        scaled = keras.layers.UnitNormalization(axis=-1, name="conv5_3_unit")(scaled)
 
     gated = _gate(config, scaled, label)
     if config.combined_embed:

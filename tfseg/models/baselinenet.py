@@ -37,7 +37,7 @@ def _build_score_attention(config: ModelConfig) -> keras.Model:
         {
             "attention": SpatialSoftmax(config.score_map_size, name="attention_map")(selected),
             "densified": densified,
-            "class_logits": pool_scores(score_maps),
+            "class_logits": pool_scores(config, score_maps),
         },
         name="attention",
     )

@@ -1,11 +1,13 @@
 """The whole-image, multi-label classifier: it trains the encoder and names the labels at test time."""
 
+import math
+
 import keras
 from keras import KerasTensor
 
 from tfseg.config import ModelConfig
 from tfseg.layers import MaxPooling2DWithSwitches
-from tfseg.models.encoder import build_encoder
+from tfseg.models.encoder import build_encoder, normalize_features
 
 
 def build_classifier(config: ModelConfig) -> keras.Model:
@@ -25,13 +27,13 @@ def build_classifier(config: ModelConfig) -> keras.Model:
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     features = build_encoder(config)(image)["features"]
     pooled, _ = pool_features(config, features)
-    logits = pool_scores(build_classifier_head(config)(pooled))
+    logits = pool_scores(config, build_classifier_head(config)(pooled))
     return keras.Model({"image": image}, {"class_logits": logits}, name="classifier")
 
 
 def pool_features(config: ModelConfig, features: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
     """Scales features `[B, h, w, D]` and pools them: `(pool5, switches5)`, `[B, h/2, w/2, D]` each."""
-    scaled = keras.layers.Rescaling(config.feature_scale, name="conv5_3_scaled")(features)
+    scaled = normalize_features(config, features)
     return MaxPooling2DWithSwitches(name="pool5")(scaled)
 
 
@@ -47,7 +49,8 @@ def build_classifier_head(config: ModelConfig) -> keras.Model:
     side = config.map_size // 2
     pooled = keras.Input((side, side, config.feature_channels), name="pool5")
     x = pooled
-    for name, kernel in (("fc6", config.classifier_kernel), ("fc7", 1)):
+    layers = (("fc6", config.classifier_kernel), ("fc7", 1)) if config.classifier_units else ()
+    for name, kernel in layers:
         x = keras.layers.Conv2D(
             config.classifier_units,
             kernel,
@@ -56,11 +59,22 @@ def build_classifier_head(config: ModelConfig) -> keras.Model:
             name=name,
         )(x)
         x = keras.layers.Dropout(config.classifier_dropout, name=f"drop_{name}")(x)
-    scores = keras.layers.Conv2D(config.num_labels, 1, kernel_initializer="lecun_uniform", name="score")(x)
+    # Of L labels an image shows few. From a bias of 0 the first updates push all scores down together, which
+    # leaves no unit of fc6 and fc7 above zero: then each logit stays at 0 and the loss at ln 2 a label.
+    prior = keras.initializers.Constant(-math.log(config.num_labels))
+    scores = keras.layers.Conv2D(
+        config.num_labels, 1, kernel_initializer="lecun_uniform", bias_initializer=prior, name="score"
+    )(x)
     return keras.Model(pooled, scores, name="classifier_head")
 
 
-def pool_scores(score_maps: KerasTensor) -> KerasTensor:
-    """Takes the maximum of score maps `[B, h', w', L]` as logits, float32 `[B, L]`: one object is enough."""
-    logits = keras.layers.GlobalMaxPooling2D(name="score_pool")(score_maps)
+def pool_scores(config: ModelConfig, score_maps: KerasTensor) -> KerasTensor:
+    """Takes the maximum or the mean of score maps `[B, h', w', L]` as logits, float32 `[B, L]`.
+
+    With the maximum one object is enough, wherever it stands.
+    """
+    pool = (
+        keras.layers.GlobalMaxPooling2D if config.score_pool == "max" else keras.layers.GlobalAveragePooling2D
+    )
+    logits = pool(name="score_pool")(score_maps)
     return keras.layers.Activation("linear", dtype="float32", name="class_logits")(logits)

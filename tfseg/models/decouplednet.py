@@ -1,6 +1,6 @@
 """DecoupledNet (figure 7c): features and the gradient of a class score together are what gets decoded."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import KerasTensor, ops
@@ -31,6 +31,7 @@ class ScoreGradient(keras.layers.Layer):
 
     Args:
         head: What `build_classifier_head` returned.
+        score_pool: As in its `ModelConfig`.
 
     Input shape:
         `(pooled, one_hot)`: `[B, h, w, D]` and `[B, L]`.
@@ -39,25 +40,30 @@ class ScoreGradient(keras.layers.Layer):
         `[B, h, w, D]`.
     """
 
-    def __init__(self, head: keras.Model, **kwargs: Any) -> None:
+    def __init__(self, head: keras.Model, score_pool: Literal["max", "mean"] = "max", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.head = head
+        self.score_pool = score_pool
 
     def call(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
         """Differentiates the label's score; see the class for shapes."""
         pooled, one_hot = inputs
-        fc6, fc7, score = (self.head.get_layer(name) for name in ("fc6", "fc7", "score"))
-        after_fc6 = fc6(pooled)
-        after_fc7 = fc7(after_fc6)
-        scores = score(after_fc7)
+        layers = [layer for layer in self.head.layers if isinstance(layer, keras.layers.Conv2D)]
+        seen = [pooled]
+        for layer in layers:
+            seen.append(layer(seen[-1]))
+        scores = seen[-1]
 
-        # Equal maxima share the gradient.
-        highest = ops.cast(ops.equal(scores, ops.max(scores, axis=(1, 2), keepdims=True)), scores.dtype)
-        gradient = highest / ops.sum(highest, axis=(1, 2), keepdims=True)
+        if self.score_pool == "max":  # Equal maxima share the gradient.
+            counted = ops.equal(scores, ops.max(scores, axis=(1, 2), keepdims=True))
+        else:
+            counted = ops.ones_like(scores)
+        counted = ops.cast(counted, scores.dtype)
+        gradient = counted / ops.sum(counted, axis=(1, 2), keepdims=True)
         gradient = gradient * ops.cast(one_hot, scores.dtype)[:, None, None, :]
-        for layer, inputs_of_layer in ((score, after_fc7), (fc7, after_fc6), (fc6, None)):
+        for layer, inputs_of_layer in zip(reversed(layers), reversed(seen[:-1]), strict=True):
             gradient = ops.conv_transpose(gradient, ops.cast(layer.kernel, gradient.dtype), padding="valid")
-            if inputs_of_layer is not None:  # Behind a ReLU.
+            if inputs_of_layer is not pooled:  # Behind a ReLU.
                 gradient = ops.where(inputs_of_layer > 0, gradient, 0)
         return ops.stop_gradient(gradient)
 
@@ -71,7 +77,7 @@ class ScoreGradient(keras.layers.Layer):
         # Keras names the objects of a file that stand in it more than once, but forgets the first place
         # where that lies within another object's configuration.
         head["shared_object_id"] = id(self.head)
-        return {**super().get_config(), "head": head}
+        return {**super().get_config(), "head": head, "score_pool": self.score_pool}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ScoreGradient":
@@ -87,7 +93,7 @@ def _build_gradient_attention(config: ModelConfig) -> keras.Model:
     head = build_classifier_head(config)
     score_maps = head(pooled)
     one_hot = LabelOneHot(config.num_labels, name="cls_label")(label)
-    score_gradient = ScoreGradient(head, name="score_gradient")([pooled, one_hot])
+    score_gradient = ScoreGradient(head, config.score_pool, name="score_gradient")([pooled, one_hot])
 
     saliency = ops.relu(ops.sum(pooled * score_gradient, axis=-1))
     attention = saliency / (ops.sum(saliency, axis=(1, 2), keepdims=True) + 1e-12)
@@ -97,14 +103,14 @@ def _build_gradient_attention(config: ModelConfig) -> keras.Model:
     densified = keras.layers.Reshape((config.map_size, config.map_size), name="densified")(projected)
     return keras.Model(
         {"features": features, "label": label},
-        {"attention": attention, "densified": densified, "class_logits": pool_scores(score_maps)},
+        {"attention": attention, "densified": densified, "class_logits": pool_scores(config, score_maps)},
         name="attention",
     )
 
 
 def _bridge(config: ModelConfig, pooled: KerasTensor, score_gradient: KerasTensor) -> KerasTensor:
     """The "few feed-forward layers" of section 6.3, as DecoupledNet has them."""
-    units, kernel = config.classifier_units // 2, config.classifier_kernel
+    units, kernel = (config.classifier_units or config.feature_channels) // 2, config.classifier_kernel
     normalize = [
         keras.layers.BatchNormalization(name=f"bn_{name}")(x)
         for name, x in (("features", pooled), ("gradient", score_gradient))

@@ -1,21 +1,10 @@
 """The encoder, equation (1): VGG-16 up to conv5_3, keeping the switches of its poolings."""
 
-import os
-
-import h5py
 import keras
-import numpy as np
+from keras import KerasTensor
 
 from tfseg.config import ModelConfig
-from tfseg.errors import InputError
-from tfseg.layers import CaffeNormalization, MaxPooling2DWithSwitches
-
-# Keras calls the convolutions of its VGG-16 by other names than the authors of VGG-16.
-_KERAS_NAME = "block{block}_conv{index}"
-_WHERE_TO_GET = (
-    "give the path of vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 (58.9 MB, from the releases of "
-    "keras-applications), `imagenet` to let Keras download it, or `none`"
-)
+from tfseg.layers import CaffeNormalization, FeatureStandardization, MaxPooling2DWithSwitches
 
 
 def build_encoder(config: ModelConfig) -> keras.Model:
@@ -49,61 +38,8 @@ def build_encoder(config: ModelConfig) -> keras.Model:
     return keras.Model(image, {"features": x, **outputs}, name="encoder")
 
 
-def load_encoder_weights(encoder: keras.Model, config: ModelConfig, source: str) -> None:
-    """Loads VGG-16 weights trained on ImageNet into the encoder.
-
-    Keras' VGG-16 weights are converted from the authors' Caffe model and expect BGR input with the mean
-    subtracted, just what `CaffeNormalization` gives.
-
-    Args:
-        encoder: What `build_encoder` returned.
-        config: Its configuration.
-        source: `imagenet` to let Keras download and cache the file, the path of a downloaded
-            `..._notop.h5` (or with-top) file, or `none` to keep the random weights.
-
-    Raises:
-        InputError: If the network is not VGG-16, or the file is missing or holds something else.
-    """
-    if source == "none":
-        return
-    if config.encoder_blocks != ModelConfig().encoder_blocks:
-        raise InputError(
-            f"encoder_weights={source}: VGG-16 weights fit the official encoder only, not blocks "
-            f"{config.encoder_blocks}; use --encoder_weights=none"
-        )
-    weights = _download_vgg16() if source == "imagenet" else _read_vgg16(source)
-    for block, (depth, _) in enumerate(config.encoder_blocks, start=1):
-        for index in range(1, depth + 1):
-            layer = encoder.get_layer(f"conv{block}_{index}")
-            try:
-                layer.set_weights(weights[_KERAS_NAME.format(block=block, index=index)])
-            except (KeyError, ValueError) as error:
-                raise InputError(
-                    f"encoder_weights={source}: no VGG-16 weights for {layer.name} ({error}); {_WHERE_TO_GET}"
-                ) from error
-
-
-def _download_vgg16() -> dict[str, list[np.ndarray]]:
-    try:
-        vgg = keras.applications.VGG16(include_top=False, weights="imagenet")
-    except Exception as error:  # Keras raises bare Exception when its download fails.
-        raise InputError(f"encoder_weights=imagenet: the download failed; {_WHERE_TO_GET}") from error
-    return {layer.name: layer.get_weights() for layer in vgg.layers}
-
-
-def _read_vgg16(path: str) -> dict[str, list[np.ndarray]]:
-    """Reads the convolutions of a legacy Keras HDF5 file; loading by name would pass over missing layers."""
-    if not os.path.isfile(path):
-        raise InputError(f"encoder_weights={path}: no such file; {_WHERE_TO_GET}")
-    try:
-        with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
-            return {
-                name: [np.asarray(group[weight]) for weight in group.attrs["weight_names"]]
-                for name, group in root.items()
-                if "_conv" in name
-            }
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"encoder_weights={path}: not a Keras weights file ({error}); {_WHERE_TO_GET}"
-        ) from error
+def normalize_features(config: ModelConfig, features: KerasTensor) -> KerasTensor:
+    """Brings conv5_3 to the range in which everything below the encoder sees it (SPEC 3.1, `Scale`)."""
+    if config.feature_norm == "standardize":
+        return FeatureStandardization(config.feature_scale, name="conv5_3_scaled")(features)
+    return keras.layers.Rescaling(config.feature_scale, name="conv5_3_scaled")(features)

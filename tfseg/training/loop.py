@@ -23,7 +23,7 @@ from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
-from tfseg.training.start import load_start_weights
+from tfseg.training.start import load_start_weights, measure_features
 from tfseg.training.step import build_train_step
 
 Batch = dict[str, dict[str, tf.Tensor]]
@@ -46,13 +46,20 @@ def train(options: TrainingOptions) -> None:
 
     # Network, optimizer and where they start.
     config = options.model_config(label_map.num_labels)
+    transform = Transform(
+        config.image_size,
+        options.resize_to or round(config.image_size * 330 / 320),
+        options.mirror,
+        fit=config.image_fit,
+    )
     directory = ModelDir(Path(options.model_dir), options.model, config, label_map)
     directory.refuse_other()
     stage_dir = directory.path / options.stage
     with strategy.scope():
         network = directory.build(options.stage)
         if options.stage in CLASSIFIER_STAGES:
-            stage = MultiLabelStage(network, {d: stream.split.known_labels for d, stream in streams.items()})
+            known = {domain: stream.split.known_labels for domain, stream in streams.items()}
+            stage = MultiLabelStage(network, known, options.frozen_blocks, options.label_loss)
         else:
             stage = SegmentationStage(
                 network,
@@ -61,11 +68,7 @@ def train(options: TrainingOptions) -> None:
                 decode_target=options.target_masks > 0,
                 mean_per_micro_batch=options.seg_mean == "micro_batch",
             )
-        ones = [1.0] * len(stage.trained)
-        optimizer = AdamWithMultipliers(
-            official_multipliers(stage.trained) if options.lr_multipliers else ones,
-            learning_rate=options.learning_rate,
-        )
+        optimizer = AdamWithMultipliers(_multipliers(stage, options), learning_rate=options.learning_rate)
         optimizer.build(stage.trained)
         step = tf.Variable(0, dtype=tf.int64, trainable=False)
         train_step = build_train_step(
@@ -84,6 +87,9 @@ def train(options: TrainingOptions) -> None:
         if origin is None:
             earlier = read_model_dir(options.init_dir) if options.init_dir else directory
             origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
+            if config.feature_norm == "standardize" and options.stage != "joint":
+                print(f"{options.stage}: measures the encoder's features")
+                measure_features(network, training_batches(streams, transform, 32, options.seed))
     directory.save()
     start = int(step.numpy())
     print(f"{options.stage}: starts at update {start} from {origin}")
@@ -93,15 +99,13 @@ def train(options: TrainingOptions) -> None:
     _write_run_files(stage_dir, options, streams, network)
 
     # The loop.
-    transform = Transform(
-        config.image_size, options.resize_to or round(config.image_size * 330 / 320), options.mirror
-    )
     batches = training_batches(streams, transform, options.batch_size, options.seed, start)
     pictured = options.stage not in CLASSIFIER_STAGES
     if pictured:  # Always the same examples, so that pictures can be compared.
         first = iter(training_batches(streams, transform, options.batch_size, options.seed))
         shown = _next(first, streams, options.batch_size, 0)
-    monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every)
+    groups = {domain: label_map.ids(domain) for domain in streams}
+    monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
     reader = iter(strategy.experimental_distribute_dataset(batches))
     try:
         for done in range(start + 1, options.steps + 1):
@@ -117,6 +121,20 @@ def train(options: TrainingOptions) -> None:
                 monitor.pictures(done, drawn)
     finally:
         monitor.close()
+
+
+def _multipliers(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> list[float]:
+    """Factors on the learning rate, by variable."""
+    multipliers = (
+        official_multipliers(stage.trained) if options.lr_multipliers else [1.0] * len(stage.trained)
+    )
+    if options.stage != "joint":
+        return multipliers
+    slowed = {id(variable) for variable in stage.classified}
+    return [
+        factor * (options.attention_rate if id(variable) in slowed else 1.0)
+        for factor, variable in zip(multipliers, stage.trained, strict=True)
+    ]
 
 
 def _strategy(cpu_devices: int) -> tf.distribute.Strategy:
@@ -136,14 +154,18 @@ def _open_streams(options: TrainingOptions) -> dict[str, PairStream]:
         split = Split.load(options.data_dir, name)
         if split.domain != domain:
             raise InputError(f"--{domain}_split={name}: was built as {split.domain} records")
-        source = domain == "source"
+        if domain == "target":
+            masks = options.target_masks
+        elif options.stage == "joint":
+            masks = None
+        else:  # Not trained on: they tell how much of the attention lies on the object.
+            masks = "available" if options.stage == "attention" else 0
         streams[domain] = PairStream(
             split,
             options.seed,
-            fraction=options.source_fraction if source else 1.0,
+            fraction=options.source_fraction if domain == "source" else 1.0,
             subset_seed=options.subset_seed,
-            # Only the joint stage looks at masks, so that the others take records without.
-            masks=None if source and options.stage == "joint" else 0 if source else options.target_masks,
+            masks=masks,
         )
     return streams
 

@@ -4,7 +4,10 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,11 +15,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfseg.errors import InputError
+from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
 from tfseg.files import write_atomic
 from tfseg.inference.geometry import from_square
 from tfseg.inference.pictures import grey, stretch
 
 LOSS_LOG = "losses.jsonl"
+ATTENTION_LOG = "attention.jsonl"
+_SUMS = "attention/"
+"""Before the names of the arrays that `tfseg.training.stages.attention_sums` gives."""
 
 
 class Monitor:
@@ -28,11 +35,22 @@ class Monitor:
         steps: Updates in all.
         batch_size: Pairs an update.
         summary_every: Updates between points of TensorBoard's curves.
+        groups: Label ids by the name of their group, for the statistics of the attention.
     """
 
     def __init__(
-        self, stage_dir: Path, start_step: int, steps: int, batch_size: int, summary_every: int
+        self,
+        stage_dir: Path,
+        start_step: int,
+        steps: int,
+        batch_size: int,
+        summary_every: int,
+        groups: Mapping[str, Sequence[int]] = MappingProxyType({}),
     ) -> None:
+        self._groups = groups
+        self._attention: AttentionSums | None = None
+        self._warned: set[str] = set()
+        self._attention_log = _open_log(stage_dir / ATTENTION_LOG, start_step)
         self._batch_size = batch_size
         self._summary_every = summary_every
         self._log = _open_log(stage_dir / LOSS_LOG, start_step)
@@ -53,7 +71,8 @@ class Monitor:
         Raises:
             InputError: If a loss is not finite.
         """
-        values = {name: float(value) for name, value in losses.items()}
+        values = {name: float(value) for name, value in losses.items() if not name.startswith(_SUMS)}
+        self._add_attention(losses)
         now = time.perf_counter()
         speed, self._last = self._batch_size / (now - self._last), now
         self._bar.set_postfix(loss=f"{values['loss']:.4f}", images_s=f"{speed:.1f}", refresh=False)
@@ -69,6 +88,35 @@ class Monitor:
                 for name, value in values.items():
                     tf.summary.scalar(name, value)
                 tf.summary.scalar("images_per_second", speed)
+            self._show_attention(step)
+
+    def _add_attention(self, losses: Mapping[str, tf.Tensor]) -> None:
+        sums = {name: np.asarray(value) for name, value in losses.items() if name.startswith(_SUMS)}
+        if sums:
+            new = AttentionSums(**{name.removeprefix(_SUMS): value for name, value in sums.items()})
+            self._attention = new if self._attention is None else self._attention + new
+
+    def _show_attention(self, step: int) -> None:
+        """Writes the statistics of the updates since the last point, and warns of a blind attention."""
+        if self._attention is None:
+            return
+        entry: dict[str, Any] = {"step": step}
+        for group, ids in self._groups.items():
+            found = attention_statistics(self._attention, ids)
+            if found is None:
+                continue
+            entry[group] = found.to_dict()
+            with self._writer.as_default(step=step):
+                for name, value in found.to_dict().items():
+                    if isinstance(value, float):
+                        tf.summary.scalar(f"attention_{group}/{name}", value)
+            if found.is_fixed and group not in self._warned:
+                self._bar.write(found.warning(group), file=sys.stderr)
+                self._warned.add(group)
+            elif not found.is_fixed:
+                self._warned.discard(group)
+        self._attention_log.write(json.dumps(entry) + "\n")
+        self._attention = None
 
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Shows pictures, uint8 `[N, H, W, 3]` each, in TensorBoard."""
@@ -79,6 +127,7 @@ class Monitor:
     def flush(self) -> None:
         """Brings everything to disk; called before a checkpoint, so that the log is never behind one."""
         self._log.flush()
+        self._attention_log.flush()
         self._writer.flush()
 
     def close(self) -> None:
@@ -86,6 +135,7 @@ class Monitor:
         self.flush()
         self._bar.close()
         self._log.close()
+        self._attention_log.close()
         self._writer.close()
 
 

@@ -33,9 +33,16 @@ class TrainingOptions:
         "Model directory of the earlier stages; without it, --model_dir.", default=None, exists="folder"
     )
     encoder_weights: str = cli.flag(
-        "Where the encoder starts: imagenet (Keras downloads it), the path of VGG-16's _notop.h5 file, "
-        "none, or finetuned (stage encoder of --init_dir).",
+        "Where the encoder starts: imagenet (Keras downloads it); the path of a VGG-16 as Keras (.h5, "
+        ".keras), torchvision (.safetensors), Caffe (.caffemodel) or NumPy (.npz) store it; none; or "
+        "finetuned (stage encoder of --init_dir).",
         default="imagenet",
+    )
+    frozen_blocks: int = cli.flag(
+        "Stages encoder and classifier: first blocks of the encoder that are not trained.",
+        default=0,
+        advanced=True,
+        lower=0,
     )
     steps: int = cli.flag("Updates of the stage in all.", default=15000, lower=1)
     batch_size: int = cli.flag("Pairs of an update, half of each domain.", default=64, lower=1)
@@ -51,8 +58,19 @@ class TrainingOptions:
     checkpoint_every: int = cli.flag("Updates between checkpoints.", default=1000, lower=1)
     keep_checkpoints: int = cli.flag("Newest checkpoints to keep.", default=2, lower=1)
 
+    label_loss: Literal["multi_label", "softmax"] = cli.flag(
+        "Stages encoder and classifier: a sigmoid for each label, or a softmax over the pair's label.",
+        default="multi_label",
+        advanced=True,
+    )
     lr_multipliers: bool = cli.flag(
         "The authors' factors: biases x2, class score x10.", default=True, advanced=True
+    )
+    attention_rate: float = cli.flag(
+        "Stage joint: factor on the learning rate of what equation (6) trains, attention and classification.",
+        default=1.0,
+        advanced=True,
+        lower=0.0,
     )
     seg_weight: float = cli.flag(
         "lambda of equation (9), on the mean over source pairs.", default=1.0, advanced=True, lower=0.0

@@ -10,11 +10,13 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Literal
 
 import keras
 from keras import KerasTensor, ops
 
 from tfseg.losses import (
+    IGNORE_LABEL,
     label_cross_entropy,
     mask_cross_entropy,
     mean_over_valid,
@@ -47,11 +49,27 @@ class MultiLabelStage:
         classifier: What `build_classifier` returned.
         known_labels: For each domain, the ids of the labels whose presence and absence its records state
             (`Split.known_labels`); the others do not enter the loss of its images.
+        frozen_blocks: The encoder's first blocks that keep their weights, and need no backward pass.
+        label_loss: `multi_label`, a sigmoid for each label; or `softmax` over the label of the pair, as the
+            paper says ("multi-class classification"), which trains an encoder in fewer updates.
     """
 
-    def __init__(self, classifier: keras.Model, known_labels: Mapping[str, Collection[int]]) -> None:
+    def __init__(
+        self,
+        classifier: keras.Model,
+        known_labels: Mapping[str, Collection[int]],
+        frozen_blocks: int = 0,
+        label_loss: Literal["multi_label", "softmax"] = "multi_label",
+    ) -> None:
+        self._label_loss = label_loss
         self.model = classifier
-        self.trained = classifier.trainable_variables
+        frozen = {
+            id(weight)
+            for layer in classifier.get_layer("encoder").layers
+            if any(layer.name.startswith(f"conv{block}_") for block in range(1, frozen_blocks + 1))
+            for weight in layer.weights
+        }
+        self.trained = [weight for weight in classifier.trainable_variables if id(weight) not in frozen]
         self.decoded_domains: frozenset[str] = frozenset()
         num_labels = classifier.output["class_logits"].shape[-1]
         self._known = {
@@ -62,6 +80,10 @@ class MultiLabelStage:
     def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
         """Returns the micro-batch's share of the global loss, and what to show."""
         logits = self.model({"image": examples["image"]}, training=True)["class_logits"]
+        if self._label_loss == "softmax":
+            loss = ops.sum(label_cross_entropy(examples["label"], logits)) / norm.pairs
+            right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32") + 1, examples["label"])
+            return {"loss": loss, "label_accuracy": ops.sum(ops.cast(right, "float32")) / norm.pairs}
         known = ops.broadcast_to(ops.convert_to_tensor(self._known[domain]), ops.shape(logits))
         loss = ops.sum(multi_label_cross_entropy(examples["present"], known, logits)) / norm.pairs
         right = ops.cast(ops.equal(logits > 0, examples["present"] > 0.5), "float32") * known
@@ -97,6 +119,8 @@ class SegmentationStage:
         self.trained = model.get_layer("attention").trainable_variables
         self.decoded_domains = frozenset()
         self._classify = _without_decoder(model)
+        ids = {id(variable) for variable in self._classify.trainable_variables}
+        self.classified = [variable for variable in self.trained if id(variable) in ids]
         if joint:
             self.trained = self.trained + model.get_layer("decoder").trainable_variables
             self.decoded_domains = frozenset({"source", "target"} if decode_target else {"source"})
@@ -121,7 +145,55 @@ class SegmentationStage:
             else:
                 losses["seg_loss"] = mean_over_valid(seg_sum, norm.valid_pixels)
             losses["loss"] = cls_loss + self.seg_weight * losses["seg_loss"]
-        return losses
+        return {**losses, **attention_sums(examples, outputs["attention"], logits.shape[-1])}
+
+
+def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) -> dict[str, KerasTensor]:
+    """Sums what `tfseg.evaluation.attention_statistics` asks of the attention of a micro-batch.
+
+    A position is padding where the image is black throughout: padding is, and no place of a photograph.
+
+    Args:
+        examples: `image` `[B, S, S, 3]`, `label` `[B]` and binary `mask` `[B, S, S]`.
+        attention: `[B, h, w]`, each map with the sum 1.
+        num_labels: L.
+
+    Returns:
+        The arrays of `AttentionSums` as float32, by the names of its fields behind `attention/`.
+    """
+    attention = ops.cast(ops.stop_gradient(attention), "float32")
+    _, height, width = attention.shape
+    size = examples["image"].shape[1]
+    if size % height or size % width:  # A baseline's map need not divide the image.
+        return {}
+    cells = (-1, height, size // height, width, size // width)
+    label = ops.one_hot(examples["label"] - 1, num_labels, dtype="float32")
+    flat = ops.reshape(attention, (-1, height * width))
+    image = ops.reshape(ops.max(examples["image"], axis=-1), cells)
+    padding = ops.cast(ops.max(image, axis=(2, 4)) <= 0, "float32")
+    is_object = ops.cast(ops.equal(examples["mask"], 1), "float32")
+    covered = ops.mean(ops.reshape(is_object, cells), axis=(2, 4))
+    valid = ops.cast(ops.not_equal(examples["mask"], IGNORE_LABEL), "float32")
+    masked = ops.cast(ops.any(valid > 0, axis=(1, 2)), "float32")
+    by_pair = {
+        "maps": flat,
+        "peaks": ops.one_hot(ops.argmax(flat, axis=-1), height * width, dtype="float32"),
+        "squares": ops.sum(flat * flat, axis=-1),
+        "entropy": -ops.sum(flat * ops.log(ops.maximum(flat, 1e-30)), axis=-1),
+        "padding": ops.sum(attention * padding, axis=(1, 2)),
+        "masked": masked,
+        "inside": masked * ops.sum(attention * covered, axis=(1, 2)),
+        "area": masked * ops.sum(is_object, axis=(1, 2)) / ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0),
+    }
+    sums = {
+        name: ops.matmul(ops.transpose(label), values)
+        if name in ("maps", "peaks")
+        else ops.matmul(values, label)
+        for name, values in by_pair.items()
+    }
+    for name in ("maps", "peaks"):
+        sums[name] = ops.reshape(sums[name], (num_labels, height, width))
+    return {f"attention/{name}": value for name, value in sums.items()}
 
 
 def _without_decoder(model: keras.Model) -> keras.Model:
@@ -131,8 +203,9 @@ def _without_decoder(model: keras.Model) -> keras.Model:
     learn statistics of pairs that are never decoded.
     """
     attention = model.get_layer("attention")
-    classification = keras.Model(attention.input, attention.output["class_logits"], name="classification")
+    needed = {name: attention.output[name] for name in ("attention", "class_logits")}
+    classification = keras.Model(attention.input, needed, name="classification")
     image, label = model.input["image"], model.input["label"]
     features = model.get_layer("encoder")(image)["features"]
-    class_logits = classification({"features": features, "label": label})
-    return keras.Model(model.input, {"class_logits": class_logits}, name="without_decoder")
+    outputs = classification({"features": features, "label": label})
+    return keras.Model(model.input, outputs, name="without_decoder")

@@ -1,20 +1,27 @@
 """Where the weights of a stage come from before its first update (SPEC 6)."""
 
+import itertools
+from collections.abc import Iterable
+
 import keras
+import numpy as np
+import tensorflow as tf
 
 from tfseg.errors import InputError
-from tfseg.models.encoder import load_encoder_weights
+from tfseg.importers.vgg16 import load_encoder_weights
 from tfseg.training.checkpoints import ModelDir, restore_weights
+
+Batch = dict[str, dict[str, tf.Tensor]]
 
 FINETUNED = "finetuned"
 
 # What stage `encoder` is built from, and what stage `attention` is built from: ablations share them.
 _CLASSIFIER_FIELDS = (
-    "image_size", "num_labels", "encoder_blocks", "encoder_padding", "feature_scale", "classifier_units",
-    "bgr_mean",
+    "image_size", "image_fit", "num_labels", "encoder_blocks", "encoder_padding", "feature_norm",
+    "feature_scale", "classifier_units", "bgr_mean",
 )  # fmt: skip
 _ATTENTION_FIELDS = (
-    *_CLASSIFIER_FIELDS, "factors", "gating", "combined_embed", "classification_units",
+    *_CLASSIFIER_FIELDS, "unit_features", "factors", "gating", "combined_embed", "classification_units",
 )  # fmt: skip
 
 
@@ -74,3 +81,28 @@ def load_start_weights(
 
 def _attention(network: keras.Model) -> list[keras.Model]:
     return [layer for layer in network.layers if layer.name == "attention"]
+
+
+def measure_features(network: keras.Model, batches: Iterable[Batch], count: int = 16) -> None:
+    """Gives `FeatureStandardization` the statistics of the encoder's features, over the first batches.
+
+    Args:
+        network: Its encoder is final: stages after `encoder` leave it as it is.
+        batches: From `tfseg.data.batches`.
+        count: Batches to read.
+    """
+    owner = next(iter(_attention(network)), network)
+    layer = owner.get_layer("conv5_3_scaled")
+    encoder = network.get_layer("encoder")
+    encode = tf.function(lambda image: encoder(image, training=False)["features"])
+    total, squares, number = 0.0, 0.0, 0
+    for batch in itertools.islice(batches, count):
+        for examples in batch.values():
+            features = encode(examples["image"]).numpy().astype(np.float64).reshape(-1, layer.mean.shape[0])
+            total, squares = total + features.sum(axis=0), squares + (features**2).sum(axis=0)
+            number += len(features)
+    mean = total / number
+    stddev = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
+    layer.mean.assign(mean)
+    # Some channels are off in every image; they must not become infinite in the next.
+    layer.stddev.assign(np.maximum(stddev, max(1e-3 * stddev.max(), 1e-12)))
