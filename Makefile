@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo test test-compat lint clean-demo
+.PHONY: venv demo photos test test-compat lint clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -84,6 +84,36 @@ $(DEMO)/report.html: | $(FIGURES) $(DEMO)/evaluation/ground_truth/metrics.json $
 	$(PY) -m tfseg.report --model_dir=$(MODEL) --data_dir=$(RECORDS) --split=target_val \
 	  --evaluations=$(DEMO)/evaluation --export_dir=$(DEMO)/export/1 \
 	  --figures=$(subst $(space),$(comma),$(strip $(FIGURES))) --recipes=configs/demo --output=$@
+
+# Table 1 on photographs (docs/photographs.md): DATA holds source/, target/ and labels.json, TRUNK is a VGG-16.
+PHOTOS := runs/photos
+DATA ?= ../shared/photos
+TRUNK ?= imagenet
+PHOTOS_RECORDS := $(PHOTOS)/records
+photos: $(PHOTOS_RECORDS)/verify.json
+	$(PY) -m tfseg.experiments.table1 --data_dir=$(PHOTOS_RECORDS) --recipes=configs/photos --encoder_weights=$(TRUNK) \
+	  --split=target_val --crf=none,official --seeds=$(SEED) --output_dir=$(PHOTOS)/table1
+
+# The lists of target_fit and target_dev are ours: they cut VOC's train in two.
+$(PHOTOS)/VOC2012/lists: | venv
+	mkdir -p $(PHOTOS)/VOC2012/ImageSets/Segmentation
+	for d in Annotations JPEGImages SegmentationClassAug; do \
+	  ln -sfn $(abspath $(DATA))/target/VOCdevkit/VOC2012/$$d $(PHOTOS)/VOC2012/$$d; done
+	cp configs/photos/target_fit.txt $(PHOTOS)/VOC2012/ImageSets/Segmentation/fit.txt
+	cp configs/photos/target_dev.txt $(PHOTOS)/VOC2012/ImageSets/Segmentation/dev.txt
+	cp $(DATA)/target/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt $(PHOTOS)/VOC2012/ImageSets/Segmentation/
+	@touch $@
+
+$(PHOTOS_RECORDS)/source_train.json: | venv
+	$(PY) -m tfrecords.build_coco --annotations=$(DATA)/source/annotations/instances.json --images=$(DATA)/source/images \
+	  --label_map=$(DATA)/labels.json --split=source_train --output_dir=$(PHOTOS_RECORDS)
+
+$(PHOTOS_RECORDS)/target_%.json: | $(PHOTOS)/VOC2012/lists
+	$(PY) -m tfrecords.build_voc --voc_root=$(PHOTOS)/VOC2012 --split=$* --masks=SegmentationClassAug \
+	  --label_map=$(DATA)/labels.json --output_split=target_$* --output_dir=$(PHOTOS_RECORDS)
+
+$(PHOTOS_RECORDS)/verify.json: | $(PHOTOS_RECORDS)/source_train.json $(foreach s,fit dev val,$(PHOTOS_RECORDS)/target_$s.json)
+	$(PY) -m tfrecords.verify $(PHOTOS_RECORDS)
 
 clean-demo:
 	rm -rf $(DEMO)
