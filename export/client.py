@@ -9,13 +9,12 @@ import numpy as np
 
 from export.rest import RestModel
 from tfseg import cli
+from tfseg.data.images import read_image
 from tfseg.data.labels import MAX_LABELS, Label, LabelMap
 from tfseg.data.voc_colors import save_indexed_png
 from tfseg.errors import InputError
-from tfseg.inference.geometry import from_square, to_square
-from tfseg.inference.images import read_image
-from tfseg.inference.labels import resolve_labels
-from tfseg.inference.merge import BACKGROUND_FACTOR, halve_background, merge
+from tfseg.inference.postprocessing import BACKGROUND_FACTOR, from_square, merge, scale_background
+from tfseg.inference.preprocessing import to_square
 
 # TensorFlow is imported only where a SavedModel is loaded: a client of a server needs none of it.
 
@@ -61,12 +60,12 @@ def _run(options: ClientOptions) -> None:
     image = read_image(options.image)
     if options.url:
         label_map = LabelMap.load(options.label_map) if options.label_map else _ids_only(options.label)
-        labels = resolve_labels(label_map, options.label)
+        labels = label_map.resolve(options.label)
         model = RestModel(options.url, options.timeout)
     else:
         model = SavedModel(options.model)
         label_map = model.label_map
-        labels = resolve_labels(label_map, options.label)
+        labels = label_map.resolve(options.label)
     mask = segment(model, image, labels, options.background_factor)
     save_indexed_png(options.output, mask)
     for label in labels:
@@ -91,7 +90,7 @@ class SavedModel:
 
     def __init__(self, path: str) -> None:
         from tfseg.inference.networks import SavedModelNetwork
-        from tfseg.segmenter import find_saved_model
+        from tfseg.model_dir import find_saved_model
 
         version = find_saved_model(Path(path))
         if version is None:
@@ -103,8 +102,7 @@ class SavedModel:
     def probabilities(self, square: np.ndarray, labels: tuple[int, ...]) -> np.ndarray:
         """Says where labels are in one image; see `export.rest.RestModel.probabilities`."""
         index = np.zeros(len(labels), np.int32)
-        located = self._network.locate(square[None], index, np.array(labels, np.int32))
-        return np.stack([answer.probability for answer in located])
+        return self._network.locate(square[None], index, np.array(labels, np.int32)).probability
 
 
 def segment(
@@ -125,7 +123,7 @@ def segment(
         uint8 `[H, W]`, label ids, 0 where background.
     """
     probabilities = model.probabilities(to_square(image, model.image_size), labels)
-    probabilities = halve_background(probabilities, background_factor)
+    probabilities = scale_background(probabilities, background_factor)
     return merge(from_square(probabilities, *image.shape[:2]).clip(0, 1), labels)
 
 

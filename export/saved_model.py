@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.files import sync_directory, write_atomic
-from tfseg.training.checkpoints import ModelDir, read_model_dir
+from tfseg.model_dir import ModelDir, read_model_dir
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a probability of the reloaded export and of the Keras model."""

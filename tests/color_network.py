@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfseg.data.labels import LabelMap
-from tfseg.inference.networks import Located
+from tfseg.inference.networks import PairMaps
 
 COLORS = {1: (220, 30, 30), 2: (30, 200, 40), 3: (40, 40, 230), 4: (230, 210, 30)}
 BACKGROUND = (120, 120, 120)
@@ -40,7 +40,8 @@ class ColorNetwork:
 
     def locate(self, encoded, index, labels):
         self.located_batches.append(len(labels))
-        return [self._locate(encoded[i], label) for i, label in zip(index, labels, strict=True)]
+        single = [self._locate(encoded[i], label) for i, label in zip(index, labels, strict=True)]
+        return PairMaps(*map(np.stack, zip(*single, strict=True)))
 
     def _locate(self, image, label):
         # The segmenter halves the background: undone here, so that 1/2 stays 1/2.
@@ -49,7 +50,7 @@ class ColorNetwork:
         side = self.image_size // self.map_size
         blocks = wanted.reshape(self.map_size, side, self.map_size, side).mean(axis=(1, 3))
         attention = blocks / max(blocks.sum(), 1e-9)
-        return Located(probability, attention, blocks + np.float32(3))
+        return (probability, attention, blocks + np.float32(3))
 
 
 def _nearness(image, label):

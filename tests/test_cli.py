@@ -39,6 +39,7 @@ class Shape:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner:
     inner_rate: float = cli.flag("Of the inner part.", default=0.5, lower=0.0, upper=1.0, advanced=True)
+    hidden: int = cli.flag("No flag of this command.", default=3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Options:
     folder: Path | None = cli.flag("Where.", default=None, exists="folder")
     names: tuple[str, ...] = cli.flag("Several.", default=("a", "b"), separator=",")
     label: tuple[str, ...] = cli.flag("Repeated.", default=())
-    inner: Inner = cli.group(inner_rate=0.25)
+    inner: Inner = cli.group(Inner, skip=("hidden",), inner_rate=0.25)
     shape: dict = cli.overrides(Shape, "Overrides. ", prefix="shape_")
 
 
@@ -123,6 +124,7 @@ def test_options_are_written_as_a_flagfile_that_gives_them_again(tmp_path):
         (["--needed=x", "--cuont=2"], "Unknown command line flag 'cuont'. Did you mean: count ?"),
         (["--needed=x", "--count=two"], "flag --count=two"),
         (["--needed=x", "--count=0"], "flag --count=0"),
+        (["--needed=x", "--hidden=4"], "Unknown command line flag 'hidden'"),
         (["--needed=x", "--inner_rate=2"], "flag --inner_rate=2"),
         (["--needed=x", "--shape_kind=tall"], "value should be one of <plain|wide>"),
         (["--count=2"], "--needed must have a value"),

@@ -1,11 +1,14 @@
 """docs/FIDELITY.md: a row for each line of SPEC 12, and no test or flag in it that does not exist."""
 
 import ast
+import importlib
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+from in_process import call
+from test_cli import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXT = (REPOSITORY / "docs/FIDELITY.md").read_text()
@@ -35,13 +38,9 @@ def _functions(path: str) -> frozenset[str]:
 
 @cache
 def _flags() -> frozenset[str]:
-    """Names of all flags, as the commands' sources define them."""
-    sources = [
-        path for folder in ("tfseg", "tfrecords", "export") for path in REPOSITORY.glob(f"{folder}/**/*.py")
-    ]
-    return frozenset(
-        name for path in sources for name in re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text())
-    )
+    """Names of all flags, as the commands' `--help` lists them."""
+    texts = [call(importlib.import_module(name).main, "--help").stdout for name in COMMANDS]
+    return frozenset(name for text in texts for name in re.findall(r"^  --(?:\[no\])?(\w+)", text, re.M))
 
 
 def test_all_27_lines_are_there():

@@ -6,9 +6,8 @@ import numpy as np
 from small_networks import TWO_BLOCKS
 
 from export.saved_model import export_model
-from tfseg.evaluation.progress import model_fingerprint
+from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 from tfseg.training.monitor import Monitor
 
 
@@ -47,7 +46,7 @@ def write_evaluations(folder, directory, split, numbers):
             "labels": "predicted" if kind == "predicted" else "ground_truth",
             "method": "attention" if attention else "decoder",
             "command": f"python -m tfseg.evaluate --kind={kind} --x='<i>'",
-            "weights": model_fingerprint(directory.path),
+            "weights": directory.fingerprint(),
             "seconds": 12.5,
         }
         if attention:

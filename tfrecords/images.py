@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tfseg.data.images import require_size
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.errors import InputError
-from tfseg.inference.images import require_size
 
 FORMATS = {"JPEG": "jpeg", "PNG": "png"}
 """Pillow's names of the formats that records hold, and the records' names."""

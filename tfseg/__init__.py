@@ -9,7 +9,7 @@ __all__ = ["Segmenter", "__version__"]
 def __getattr__(name: str) -> Any:
     """Imports `Segmenter`, and TensorFlow with it, when it is asked for: record builders need neither."""
     if name == "Segmenter":
-        from tfseg.segmenter import Segmenter
+        from tfseg.inference.segmenter import Segmenter
 
         return Segmenter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ a misspelt flag is answered at once. `main(["--data_dir=records"])` calls the co
 """
 
 import dataclasses
+import functools
 import inspect
 import os
 import re
@@ -77,13 +78,16 @@ def words(name: str, at_least: int = 0, at_most: int = sys.maxsize) -> Any:
     return dataclasses.field(default=(), metadata=metadata)
 
 
-def group(**defaults: Any) -> Any:
+def group(of: type, skip: Sequence[str] = (), **defaults: Any) -> Any:
     """Declares a field that is an options dataclass itself; its fields are flags of the command.
 
     Args:
+        of: The dataclass.
+        skip: Fields that are no flags of this command.
         **defaults: Other defaults of its fields, for this command alone.
     """
-    return dataclasses.field(metadata={"group": defaults})
+    metadata = {"group": of, "skip": tuple(skip), "defaults": defaults}
+    return dataclasses.field(default_factory=functools.partial(of, **defaults), metadata=metadata)
 
 
 def overrides(of: type, help: str, prefix: str = "", skip: Sequence[str] = ()) -> Any:
@@ -179,7 +183,8 @@ def given_values(options: Any) -> dict[str, Any]:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if "group" in field.metadata:
-            found |= given_values(value)
+            inner = given_values(value)
+            found |= {name: inner[name] for name in inner if name not in field.metadata["skip"]}
         elif "overrides" in field.metadata:
             prefix = field.metadata["prefix"]
             found |= {prefix + name: value.get(name) for name, _, _ in _overridable(field)}
@@ -315,9 +320,10 @@ def _declared(options_class: type) -> Iterator[_Flag]:
     hints = typing.get_type_hints(options_class)
     for field in dataclasses.fields(options_class):
         if "group" in field.metadata:
-            for one in _declared(hints[field.name]):
-                default = field.metadata["group"].get(one.name, one.default)
-                yield dataclasses.replace(one, default=default)
+            for one in _declared(field.metadata["group"]):
+                default = field.metadata["defaults"].get(one.name, one.default)
+                if one.name not in field.metadata["skip"]:
+                    yield dataclasses.replace(one, default=default)
         elif "overrides" in field.metadata:
             prefix, help_prefix = field.metadata["prefix"], field.metadata["help"]
             for name, hint, text in _overridable(field):
@@ -351,15 +357,16 @@ def _type_of(hint: Any) -> tuple[Any, Sequence[str] | None]:
     return typing.get_origin(hint) or hint, None
 
 
-def _build(options_class: type, values: flags.FlagValues, left: Sequence[str]) -> Any:
+def _build(
+    options_class: type, values: flags.FlagValues, left: Sequence[str], skip: Sequence[str] = ()
+) -> Any:
     """Fills an options dataclass from parsed flags and the words that are left."""
-    hints = typing.get_type_hints(options_class)
     declared = {one.name: one for one in _declared(options_class)}
     fields: dict[str, Any] = {}
     takes_words = False
     for field in dataclasses.fields(options_class):
         if "group" in field.metadata:
-            fields[field.name] = _build(hints[field.name], values, ())
+            fields[field.name] = _build(field.metadata["group"], values, (), field.metadata["skip"])
         elif "overrides" in field.metadata:
             names = [(name, field.metadata["prefix"] + name) for name, _, _ in _overridable(field)]
             changed = {name: values[full].value for name, full in names}
@@ -367,7 +374,7 @@ def _build(options_class: type, values: flags.FlagValues, left: Sequence[str]) -
         elif "words" in field.metadata:
             takes_words = True
             fields[field.name] = _check_words(field.metadata, left)
-        elif "flag" in field.metadata:
+        elif "flag" in field.metadata and field.name not in skip:
             fields[field.name] = declared[field.name].convert(values[field.name].value)
     if left and not takes_words:
         _check_words({"words": "", "at_least": 0, "at_most": 0}, left)

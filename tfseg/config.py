@@ -86,6 +86,11 @@ class ModelConfig:
             )
         if not 1 <= self.num_labels <= 254:
             raise InputError(f"num_labels={self.num_labels}: must be 1 to 254 (255 is the ignore label)")
+        for name in ("factors", "classification_units"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if not 0 <= self.classifier_dropout < 1:
+            raise InputError(f"classifier_dropout={self.classifier_dropout}: must be from 0 to below 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tfseg import cli
+from tfseg.data.records import Split
 from tfseg.errors import InputError
+from tfseg.evaluation.settings import Settings
 from tfseg.files import write_atomic
 from tfseg.inference.options import CrfOptions, SegmenterOptions
-
-if TYPE_CHECKING:
-    from tfseg.data.records import Split
+from tfseg.model_dir import Export, ModelDir, find_model
 
 # TensorFlow is imported by `_run`: the CRF's processes import this module too, and need none of it.
 
@@ -28,36 +28,31 @@ EXAMPLES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What is evaluated, and how; each field is a flag."""
+    """What is evaluated, and how; each field is a flag.
 
-    segmenter: SegmenterOptions = cli.group()
+    ```python
+    >>> EvaluationOptions(model_dir="model", data_dir="records").split
+    'target_val'
+
+    ```
+    """
+
+    model_dir: str = cli.flag("Model directory of tfseg.train, or a SavedModel.", exists="folder")
     data_dir: str = cli.flag("Directory of the records.", exists="folder")
     split: str = cli.flag(
         "Records to evaluate; they need masks, but for --method=labels.", default="target_val"
     )
-    labels: Literal["predicted", "ground_truth"] = cli.flag(
-        "Whether the classifier names the labels of an image or its mask does.", default="predicted"
-    )
-    method: Literal["decoder", "attention", "labels"] = cli.flag(
-        "The network's masks; or the control that thresholds its attention maps (the best of both maps "
-        "and of thresholds 0.1 to 0.9 counts); or the classifier's labels alone (mAP, F1), which needs "
-        "neither masks nor a segmentation network.",
-        default="decoder",
-    )
     output_dir: str | None = cli.flag(
-        "Takes metrics.json, progress and pictures; default MODEL_DIR/evaluation/SPLIT-LABELS-CRF, for "
-        "the control SPLIT-LABELS-attention, for labels alone SPLIT-labels-STAGE.",
+        "Takes metrics.json, progress and pictures; without it, MODEL_DIR/evaluation/SPLIT-LABELS-CRF, for "
+        "the control SPLIT-LABELS-attention, for labels alone SPLIT-labels-STAGE, and behind that each flag "
+        "that changes the result.",
         default=None,
-    )
-    save_comp6: bool = cli.flag(
-        "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png (val: from target_val).",
-        default=False,
-        advanced=True,
     )
     label_domain: Literal["split", "target", "source", "all"] = cli.flag(
         "Which labels may be predicted; split: those of the split's domain.", default="split", advanced=True
     )
-    crf: CrfOptions = cli.group()
+    settings: Settings = cli.group(Settings)
+    segmenter: SegmenterOptions = cli.group(SegmenterOptions, skip=("label_domain",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,21 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: EvaluationOptions) -> None:
+    model = find_model(options.model_dir)
+    output_dir = _output_dir(options, model)
+    split = Split.load(options.data_dir, options.split)
+    stages = [options.segmenter.classifier_stage]
+    if options.settings.method != "labels":
+        stages.insert(0, "joint")
+    if isinstance(model, ModelDir):
+        fingerprint = model.fingerprint(stages, options.segmenter.checkpoint)
+    else:
+        fingerprint = model.fingerprint()
+    measure = _measure_labels if options.settings.method == "labels" else _measure_masks
+
     from tqdm import tqdm
 
-    from tfseg.data.records import Split
-    from tfseg.evaluation.progress import model_fingerprint, training_record
     from tfseg.evaluation.table import format_metrics
-
-    output_dir = _output_dir(options)
-    split = Split.load(options.data_dir, options.split)
-    stages = (
-        [options.segmenter.classifier_stage]
-        if options.method == "labels"
-        else ["joint", options.segmenter.classifier_stage]
-    )
-    fingerprint = model_fingerprint(options.segmenter.model_dir, stages)
-    measure = _measure_labels if options.method == "labels" else _measure_masks
 
     started = time.monotonic()
     with tqdm(desc=f"evaluate {split.name}", unit="image", smoothing=0.05) as bar:
@@ -91,16 +86,16 @@ def _run(options: EvaluationOptions) -> None:
             bar.update(done - bar.n)
             bar.refresh()
 
-        metrics = measure(options, split, output_dir, fingerprint, show)
+        metrics = measure(options, model, split, output_dir, fingerprint, show)
     metrics |= {
         "split": split.name,
-        "labels": options.labels,
-        "method": options.method,
-        "crf": options.crf.crf,
+        "labels": options.settings.labels,
+        "method": options.settings.method,
+        "crf": options.settings.crf.crf,
         "flags": cli.given_values(options) | {"output_dir": str(output_dir)},
         "command": cli.command_line("tfseg.evaluate", options),
         "weights": fingerprint,
-        "training": training_record(options.segmenter.model_dir),
+        "training": model.training_record() if isinstance(model, ModelDir) else {},
         "seconds": round(time.monotonic() - started, 1),
         "versions": {
             "python": platform.python_version(),
@@ -114,70 +109,72 @@ def _run(options: EvaluationOptions) -> None:
 
 def _measure_masks(
     options: EvaluationOptions,
-    split: "Split",
+    model: ModelDir | Export,
+    split: Split,
     output_dir: Path,
     fingerprint: dict[str, str],
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    from tfseg.evaluation.run import Settings, evaluate
+    from tfseg.evaluation.masks import evaluate_masks
+    from tfseg.inference.segmenter import Segmenter
 
-    settings = Settings(
-        labels=options.labels,
-        method=options.method,
-        crf=options.crf.crf_parameters(),
-        save_comp6=options.save_comp6,
-        batch_size=options.segmenter.batch_size,
-        crf_processes=options.crf.crf_processes,
-    )
-    segmenter = options.segmenter.load(_label_domain(options, split))
-    return evaluate(segmenter, split, settings, output_dir, fingerprint, show)
+    segmenter = Segmenter.load(model, **dataclasses.asdict(_segmenter_options(options, split)))
+    return evaluate_masks(segmenter, split, options.settings, output_dir, fingerprint, show)
 
 
 def _measure_labels(
     options: EvaluationOptions,
-    split: "Split",
+    model: ModelDir | Export,
+    split: Split,
     output_dir: Path,
     fingerprint: dict[str, str],
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
     del output_dir, fingerprint  # It is quick and keeps no progress.
-    from tfseg.evaluation.labels import evaluate_labels
-    from tfseg.evaluation.run import check_label_maps
-    from tfseg.inference.labels import domain_ids
-    from tfseg.training.checkpoints import read_model_dir
+    from tfseg.evaluation.label_quality import evaluate_labels
+    from tfseg.evaluation.masks import check_label_maps
 
-    directory = read_model_dir(options.segmenter.model_dir).with_mean(options.segmenter.bgr_mean)
-    check_label_maps(directory.label_map, split)
+    if not isinstance(model, ModelDir):
+        raise InputError(f"{model.path}: --method=labels takes the model_dir, not an export")
+    check_label_maps(model.label_map, split)
+    segmenter = _segmenter_options(options, split)
     return evaluate_labels(
-        directory.load(options.segmenter.classifier_stage),
+        model.with_mean(segmenter.bgr_mean).load(segmenter.classifier_stage, segmenter.checkpoint),
         split,
-        domain_ids(split.label_map, _label_domain(options, split)),
-        options.segmenter.label_threshold,
-        options.segmenter.batch_size,
+        split.label_map.allowed_ids(segmenter.label_domain),
+        segmenter.label_threshold,
+        options.settings.batch_size,
         show,
     )
 
 
-def _label_domain(options: EvaluationOptions, split: "Split") -> str:
-    return split.domain if options.label_domain == "split" else options.label_domain
+def _segmenter_options(options: EvaluationOptions, split: Split) -> SegmenterOptions:
+    domain = split.domain if options.label_domain == "split" else options.label_domain
+    return dataclasses.replace(options.segmenter, label_domain=domain)
 
 
-def _output_dir(options: EvaluationOptions) -> Path:
+def _output_dir(options: EvaluationOptions, model: ModelDir | Export) -> Path:
+    """Returns --output_dir, or a folder whose name tells all flags that change the result."""
     if options.output_dir is not None:
         return Path(options.output_dir)
-    if not (Path(options.segmenter.model_dir) / "model.json").is_file():
+    if not isinstance(model, ModelDir):
         raise InputError(
-            f"--model_dir={options.segmenter.model_dir}: is no model directory of tfseg.train; to evaluate a "
+            f"--model_dir={options.model_dir}: is no model directory of tfseg.train; to evaluate a "
             "SavedModel give --output_dir"
         )
-    if options.method == "labels":
-        return (
-            Path(options.segmenter.model_dir)
-            / "evaluation"
-            / f"{options.split}-labels-{options.segmenter.classifier_stage}"
-        )
-    last = options.crf.crf if options.method == "decoder" else "attention"
-    return Path(options.segmenter.model_dir) / "evaluation" / f"{options.split}-{options.labels}-{last}"
+    settings, stage = options.settings, options.segmenter.classifier_stage
+    changed = cli.flag_lines(options.segmenter, only_changed=True)
+    if settings.method == "labels":
+        name = f"{options.split}-labels-{stage}"
+        changed = [line for line in changed if not line.startswith("--classifier_stage=")]
+    else:
+        name = f"{options.split}-{settings.labels}-"
+        name += settings.crf.crf if settings.method == "decoder" else settings.method
+        crf = dataclasses.replace(settings.crf, crf="none", crf_processes=CrfOptions().crf_processes)
+        changed += cli.flag_lines(crf, only_changed=True)
+    if options.label_domain != "split":
+        changed.append(f"--label_domain={options.label_domain}")
+    return Path(options.model_dir) / "evaluation" / "-".join([name, *(c.removeprefix("--") for c in changed)])
 
 
 if __name__ == "__main__":

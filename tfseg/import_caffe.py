@@ -14,7 +14,14 @@ EXAMPLES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """Which Caffe files become which model directory; each field is a flag."""
+    """Which Caffe files become which model directory; each field is a flag.
+
+    ```python
+    >>> ImportOptions(caffemodel=("TransferNet.caffemodel",), output="model").label_map is None
+    True
+
+    ```
+    """
 
     caffemodel: tuple[str, ...] = cli.flag(
         "File of Caffe weights: a TransferNet, or the separate classifier; its layers tell which. "

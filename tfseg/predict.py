@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tfseg import cli
 from tfseg.errors import InputError
@@ -14,7 +14,7 @@ from tfseg.inference.options import CrfOptions, SegmenterOptions
 
 if TYPE_CHECKING:
     from tfseg.data.labels import LabelMap
-    from tfseg.inference.segmentation import Segmentation
+    from tfseg.inference.segmenter import Segmentation
 
 # TensorFlow is imported by `_run`: the CRF's processes import this module too, and need none of it.
 
@@ -30,21 +30,27 @@ EXAMPLES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictionOptions:
-    """Which images are segmented, and what is written of them; each field is a flag."""
+    """Which images are segmented, and what is written of them; each field is a flag.
+
+    ```python
+    >>> PredictionOptions(images=("cat.jpg",), model_dir="model", output_dir="out").overlays
+    True
+
+    ```
+    """
 
     images: tuple[str, ...] = cli.words("IMAGE|FOLDER|GLOB")
-    output_dir: str = cli.flag("Takes masks/, overlays/ and attention/.")
+    model_dir: str = cli.flag("Model directory of tfseg.train, or a SavedModel.", exists="folder")
+    output_dir: str = cli.flag("Takes masks/, overlays/, attention/ and predictions.json.")
     label: tuple[str, ...] = cli.flag(
         "Name or id of a label to look for; may stand several times. Without it, labels are predicted.",
         default=(),
     )
-    label_domain: Literal["target", "source", "all"] = cli.flag(
-        "Which labels may be predicted.", default="target"
-    )
     overlays: bool = cli.flag("Write overlays/NAME.png: image, tint, contour, legend.", default=True)
     attention: bool = cli.flag("Write attention/NAME.png: a^l and s^l of each label.", default=True)
-    segmenter: SegmenterOptions = cli.group()
-    crf: CrfOptions = cli.group()
+    batch_size: int = cli.flag("Images, and (image, label) pairs, at once.", default=8, lower=1)
+    segmenter: SegmenterOptions = cli.group(SegmenterOptions)
+    crf: CrfOptions = cli.group(CrfOptions)
 
     def __post_init__(self) -> None:
         """Refuses a call without images."""
@@ -62,32 +68,36 @@ def _run(options: PredictionOptions) -> int:
     from tqdm import tqdm
 
     from tfseg.inference.files import named_files, output_names
+    from tfseg.inference.segmenter import Segmenter
 
     output_dir = Path(options.output_dir)
     files = list(named_files(options.images))
     names = output_names(files)
-    segmenter = options.segmenter.load(options.label_domain)
+    segmenter = Segmenter.load(options.model_dir, **dataclasses.asdict(options.segmenter))
     results = segmenter.segment_many(
         files,
         labels=options.label or None,
         crf=crf,
-        batch_size=options.segmenter.batch_size,
+        batch_size=options.batch_size,
         crf_processes=options.crf.crf_processes,
         keep_errors=True,
     )
     report, failed = [], 0
-    with tqdm(total=len(files), desc="predict", unit="image") as bar:
-        for file, name, result in zip(files, names, results, strict=True):
-            if isinstance(result, InputError):
-                failed += 1
-                bar.write(f"error: {result}", file=sys.stderr)
-                report.append({"file": str(file), "error": str(result)})
-            else:
-                _write(options, output_dir, name, result, segmenter.label_map)
-                report.append(_summary(file, name, result, segmenter.label_map))
-            bar.update()
-    text = json.dumps(report, indent=2) + "\n"
-    write_atomic(output_dir / "predictions.json", text.encode())
+    try:
+        with tqdm(total=len(files), desc="predict", unit="image") as bar:
+            for file, name, result in zip(files, names, results, strict=True):
+                if isinstance(result, InputError):
+                    failed += 1
+                    bar.write(f"error: {result}", file=sys.stderr)
+                    report.append({"file": str(file), "error": str(result)})
+                else:
+                    _write(options, output_dir, name, result, segmenter.label_map)
+                    report.append(_summary(file, name, result, segmenter.label_map))
+                bar.update()
+    finally:
+        if report:  # Also after Ctrl-C: what was segmented stays described.
+            text = json.dumps(report, indent=2) + "\n"
+            write_atomic(output_dir / "predictions.json", text.encode())
     print(f"{len(files) - failed} of {len(files)} images segmented, {failed} could not be read")
     print(output_dir)
     return SOME_FAILED if failed else 0

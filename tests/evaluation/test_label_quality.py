@@ -1,9 +1,6 @@
 """The label classifier measured alone: the separate one and that of stage 0."""
 
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,15 +10,15 @@ from color_network import LABEL_MAP, draw
 from small_networks import TWO_BLOCKS
 from split_files import write_split
 
+from tfseg import evaluate, train
 from tfseg.config import BGR_MEAN_INFERENCE, BGR_MEAN_TRAIN
 from tfseg.data.records import Split
 from tfseg.errors import InputError
-from tfseg.evaluation.labels import evaluate_labels
-from tfseg.evaluation.progress import model_fingerprint, training_record
+from tfseg.evaluation.label_quality import evaluate_labels
 from tfseg.evaluation.table import format_metrics
+from tfseg.inference.segmenter import Segmenter
+from tfseg.model_dir import ModelDir, read_model_dir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
-from tfseg.segmenter import Segmenter
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 
 # Squares of the network's size are not resized, so that the network can be asked directly.
 NAMES = ("red", "green", "blue")
@@ -118,10 +115,10 @@ def test_segmenter_takes_the_stage_and_the_mean_that_are_asked_for(classifier, t
         segmenter = Segmenter.load(tmp_path, classifier_stage=stage, bgr_mean=mean)
         found = segmenter.segment(image)
         np.testing.assert_allclose(found.label_probabilities, probabilities[0], rtol=1e-6)
-        assert segmenter.options["classifier_stage"] == stage and segmenter.options["bgr_mean"] == mean
+        assert (segmenter.options.classifier_stage, segmenter.options.bgr_mean) == (stage, mean)
     values = list(expected.values())
     assert all((a != b).any() for i, a in enumerate(values) for b in values[i + 1 :])
-    assert model_fingerprint(tmp_path) != model_fingerprint(tmp_path, ("joint", "encoder"))
+    assert directory.fingerprint() != directory.fingerprint(("joint", "encoder"))
 
 
 def _with_mean(network, mean):
@@ -141,32 +138,25 @@ def test_a_saved_model_cannot_be_changed(tmp_path):
             Segmenter.load(tmp_path, **option)
 
 
-def _run(module, *words):
-    command = [sys.executable, "-m", module, *words]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_stage_0_is_trained_on_a_fraction_and_measured(synthetic_records, tmp_path):
+def test_stage_0_is_trained_on_a_fraction_and_measured(synthetic_records, tmp_path, capsys):
     """From `tfseg.train` to a result that says what it was trained on."""
     where = [f"--model_dir={tmp_path}", f"--data_dir={synthetic_records}"]
     small = ["--preset=tiny", "--image_size=32", "--encoder_weights=none", "--steps=1", "--batch_size=2"]
     fraction = ["--source_fraction=0.5", "--subset_seed=3"]
-    _run("tfseg.train", "--stage=encoder", *where, *small, *fraction)
+    assert train.main(["--stage=encoder", *where, *small, *fraction]) == 0
     run = json.loads((tmp_path / "encoder/run.json").read_text())
     assert run["data"]["source"]["fraction"] == 0.5 and run["data"]["target"]["fraction"] == 1.0
     labelled = sum(bool(info.labels) for info in Split.load(synthetic_records, "source_train").infos)
     assert run["data"]["source"]["images"] == round(labelled / 2)
 
-    out = _run("tfseg.evaluate", "--method=labels", "--classifier_stage=encoder", *where)
+    assert evaluate.main(["--method=labels", "--classifier_stage=encoder", *where]) == 0
+    out = capsys.readouterr().out
     path = tmp_path / "evaluation/target_val-labels-encoder/metrics.json"
     metrics = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert f"F1 {100 * metrics['label_quality']['f1']:.1f} %" in out
     assert "iou" not in metrics and metrics["images"] == 8
     assert set(metrics["weights"]) == {"model.json", "labels.json", "encoder/ckpt-1.index"}
-    assert metrics["training"] == training_record(tmp_path)
+    assert metrics["training"] == read_model_dir(tmp_path).training_record()
     assert metrics["training"]["encoder"]["data"] == run["data"]
     assert run["data"]["source"]["subset_seed"] == 3
     assert "--source_fraction=0.5" in metrics["training"]["encoder"]["flags"]

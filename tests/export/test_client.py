@@ -14,9 +14,10 @@ from export.rest import RestModel
 from export.saved_model import export_model
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
+from tfseg.inference.networks import KerasNetwork
+from tfseg.inference.segmenter import Segmenter
+from tfseg.model_dir import ModelDir
 from tfseg.models import build_transfernet
-from tfseg.segmenter import Segmenter
-from tfseg.training.checkpoints import ModelDir
 
 
 def call(*words):
@@ -61,7 +62,7 @@ def test_server_and_segmenter_agree(served, photograph, tmp_path):
     path, _ = photograph
     result = call(f"--url={served.url}", f"--image={path}", "--label=3", f"--output={tmp_path / 'm.png'}")
     assert result.returncode == 0, result.stderr
-    expected = Segmenter(ColorNetwork(96, 12), None, LABEL_MAP).segment(path, 3).label_map
+    expected = Segmenter(ColorNetwork(96, 12), LABEL_MAP).segment(path, 3).label_map
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "m.png")), expected)
 
 
@@ -80,7 +81,7 @@ def test_saved_model_on_disk(photograph, tmp_path):
     words = ["--label=green", f"--output={output}", "--background_factor=0.9"]
     result = call(f"--model={tmp_path / 'export'}", f"--image={path}", *words)
     assert result.returncode == 0, result.stderr
-    segmenter = Segmenter(model, None, LABEL_MAP, background_factor=0.9)
+    segmenter = Segmenter(KerasNetwork(model), LABEL_MAP, background_factor=0.9)
     found = np.array(Image.open(output))
     assert (found == segmenter.segment(path, "green").label_map).mean() > 0.999
 

@@ -19,8 +19,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from export.saved_model import export_model, next_version
 from tfseg.data.labels import Label, LabelMap
 from tfseg.errors import InputError
+from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import BUILDERS, build_classifier
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABEL_MAP = LabelMap("five", tuple(Label(i, f"l{i}", "target" if i < 3 else "source") for i in range(1, 6)))

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import golden
 import numpy as np
 import pytest
 from caffe_writer import write_caffemodel
+from in_process import call
 
+from tfseg import import_caffe
 from tfseg.importers.caffe import infer_config, load_caffemodel
-from tfseg.training.checkpoints import load_classifier, load_model, read_model_dir
+from tfseg.model_dir import load_classifier, load_model, read_model_dir
 
 WEIGHTS = golden.FOLDER / "weights.caffemodel"
-ROOT = Path(__file__).parents[2]
 
 
-def _import(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "tfseg.import_caffe", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _import(*arguments: str) -> SimpleNamespace:
+    return call(import_caffe.main, *arguments)
 
 
 def test_model_directory_computes_the_golden(tmp_path: Path):

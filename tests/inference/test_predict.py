@@ -1,7 +1,6 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,11 +9,12 @@ from color_network import LABEL_MAP, draw
 from PIL import Image
 from small_networks import TWO_BLOCKS
 
+import tfseg.predict
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
 from tfseg.inference.files import named_files, output_names
+from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 
 
 @pytest.fixture
@@ -67,19 +67,22 @@ def model_dir(tmp_path_factory):
     return directory.path
 
 
-def predict(model_dir, output_dir, *words):
-    command = [sys.executable, "-m", "tfseg.predict"]
-    command += [f"--model_dir={model_dir}", f"--output_dir={output_dir}", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def predict(capsys):
+    def runner(model_dir, output_dir, *words):
+        status = tfseg.predict.main([f"--model_dir={model_dir}", f"--output_dir={output_dir}", *words])
+        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
+
+    return runner
 
 
-def test_goes_on_past_unreadable_files(model_dir, folder, tmp_path):
+def test_goes_on_past_unreadable_files(model_dir, folder, tmp_path, predict):
     words = ["--label=red", "--label=yellow", folder, folder / "deep/notes.txt"]
     done = predict(model_dir, tmp_path / "out", *words)
-    assert done.returncode == 1, done.stderr
-    assert "3 of 4 images segmented, 1 could not be read" in done.stdout
-    assert "notes.txt" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.status == 1, done.err
+    assert "3 of 4 images segmented, 1 could not be read" in done.out
+    assert "notes.txt" in done.err
+    assert "Traceback" not in done.err
     for name in ("a", "b", "c"):
         with Image.open(tmp_path / "out/masks" / f"{name}.png") as mask:
             assert (mask.mode, mask.size) == ("P", (60, 40))
@@ -92,9 +95,9 @@ def test_goes_on_past_unreadable_files(model_dir, folder, tmp_path):
     assert set(report[0]["pixels"]) == {"red", "yellow"}
 
 
-def test_predicted_labels(model_dir, folder, tmp_path):
+def test_predicted_labels(model_dir, folder, tmp_path, predict):
     done = predict(model_dir, tmp_path / "out", "--noattention", folder / "b.png")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     report = json.loads((tmp_path / "out/predictions.json").read_text())
     assert report[0]["label_probabilities"].keys() <= {"red", "green", "blue"}
     assert not (tmp_path / "out/attention").exists()
@@ -109,9 +112,31 @@ def test_predicted_labels(model_dir, folder, tmp_path):
         (["--labels=red", "{folder}"], "Unknown command line flag 'labels'"),
     ],
 )
-def test_wrong_words_are_one_line(model_dir, folder, tmp_path, words, reason):
+def test_wrong_words_are_one_line(model_dir, folder, tmp_path, predict, words, reason):
     done = predict(model_dir, tmp_path / "out", *(w.format(folder=folder) for w in words))
-    assert done.returncode == 2
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.status == 2
+    assert reason in done.err
+    assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_keeps_what_was_segmented(model_dir, folder, tmp_path, predict, monkeypatch):
+    """The pictures of two images are written when the third is interrupted: so is their description."""
+    written = []
+
+    def write(options, output_dir, name, result, label_map):
+        written.append(name)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfseg.predict, "_write", write)
+    done = predict(model_dir, tmp_path / "out", "--label=red", folder)
+    assert done.status == 130 and "interrupted" in done.err
+    report = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [entry["name"] for entry in report] == ["a", "b"]
+
+
+def test_label_ids_outside_the_map_are_told(model_dir, folder, tmp_path, predict):
+    for label in ("0", "5", "300"):
+        done = predict(model_dir, tmp_path / "out", f"--label={label}", folder)
+        assert done.status == 2 and "ids 1 to 4" in done.err and label in done.err

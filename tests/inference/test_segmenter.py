@@ -8,9 +8,9 @@ from PIL import Image
 from tfseg.config import ModelConfig
 from tfseg.errors import InputError
 from tfseg.inference.crf import crf_parameters
-from tfseg.inference.segmentation import Query
+from tfseg.inference.networks import KerasNetwork
+from tfseg.inference.segmenter import Query, Segmenter
 from tfseg.models import BUILDERS, build_classifier, build_transfernet
-from tfseg.segmenter import Segmenter
 
 CONFIG = ModelConfig(
     image_size=32,
@@ -25,7 +25,7 @@ CONFIG = ModelConfig(
 
 
 def fake(**options):
-    return Segmenter(ColorNetwork(**options), None, LABEL_MAP)
+    return Segmenter(ColorNetwork(**options), LABEL_MAP)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_predicted_labels_are_of_the_target_domain():
     image[:, :30] = COLORS[4]
     image[:, 30:] = COLORS[2]
     assert fake().segment(image).labels == (2,)
-    both = Segmenter(ColorNetwork(), None, LABEL_MAP, label_domain="all").segment(image)
+    both = Segmenter(ColorNetwork(), LABEL_MAP, label_domain="all").segment(image)
     assert both.labels == (2, 4)
     assert set(np.unique(both.label_map)) == {2, 4}
 
@@ -166,7 +166,7 @@ def test_crf_decides_and_processes_agree(processes):
 def test_agrees_with_the_whole_model(models, images):
     """The pieces run apart must give what model and classifier give in one call, one pair each."""
     model, classifier = models
-    segmenter = Segmenter(model, classifier, LABEL_MAP, label_domain="all", label_threshold=0.5)
+    segmenter = Segmenter(KerasNetwork(model, classifier), LABEL_MAP, label_domain="all", label_threshold=0.5)
     results = list(segmenter.segment_many(images, batch_size=2))
     for image, result in zip(images, results, strict=True):
         side = max(image.shape)
@@ -191,7 +191,7 @@ def test_agrees_with_the_whole_model(models, images):
 def test_exact_where_no_resizing_rounds(name):
     keras.utils.set_random_seed(3)
     model = BUILDERS[name](CONFIG)
-    segmenter = Segmenter(model, None, LABEL_MAP)
+    segmenter = Segmenter(KerasNetwork(model), LABEL_MAP)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     found = segmenter.segment(image, labels=[4, 1, 2])
     for k, label in enumerate((4, 1, 2)):
@@ -205,7 +205,7 @@ def test_exact_where_no_resizing_rounds(name):
 def test_decoder_input_of_the_ablation():
     keras.utils.set_random_seed(4)
     model = build_transfernet(CONFIG.replace(decoder_input="attention"))
-    segmenter = Segmenter(model, None, LABEL_MAP, decoder_input="attention")
+    segmenter = Segmenter(KerasNetwork(model, None, "attention"), LABEL_MAP)
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     whole = model({"image": image[None].astype(np.float32), "label": np.array([2])})
     p = tf.nn.softmax(whole["mask_logits"][0] + [0, np.log(2)])[..., 1]
@@ -214,12 +214,12 @@ def test_decoder_input_of_the_ablation():
 
 def test_one_trace_whatever_the_batch(models, images):
     model, classifier = models
-    segmenter = Segmenter(model, classifier, LABEL_MAP)
+    segmenter = Segmenter(KerasNetwork(model, classifier), LABEL_MAP)
     for count in (1, 2, 3):
         list(segmenter.segment_many(images[:count], batch_size=count))
         list(segmenter.segment_many(images[:count], [1, 2, 3, 4][:count], batch_size=count))
     network = segmenter._network
-    for function in (network._encode, network._locate, network._classify):
+    for function in (network._encode, network._locate, network._classifier._classify):
         assert function.experimental_get_tracing_count() == 1
 
 
@@ -231,7 +231,7 @@ def test_load_says_what_is_needed(tmp_path):
 @pytest.mark.parametrize("options", [{"label_threshold": 1.2}, {"background_factor": 0.0}])
 def test_impossible_options(options):
     with pytest.raises(InputError, match="must be"):
-        Segmenter(ColorNetwork(), None, LABEL_MAP, **options)
+        Segmenter(ColorNetwork(), LABEL_MAP, **options)
 
 
 def export(models, folder, classify=True):
@@ -266,7 +266,7 @@ def test_saved_model_gives_what_keras_gives(models, images, tmp_path):
     export(models, tmp_path / "2")
     (tmp_path / "tmp").mkdir()
     exported = Segmenter.load(tmp_path)
-    own = Segmenter(*models, LABEL_MAP)
+    own = Segmenter(KerasNetwork(*models), LABEL_MAP)
     theirs = list(exported.segment_many(images, batch_size=2))
     for mine, other in zip(own.segment_many(images), theirs, strict=True):
         assert other.labels == mine.labels
@@ -283,10 +283,10 @@ def test_saved_model_without_classify(models, images, tmp_path):
 
 
 def test_model_dir(models, images, tmp_path):
-    from tfseg.training.checkpoints import ModelDir, save_model_dir
+    from tfseg.model_dir import ModelDir, save_model_dir
 
     save_model_dir(ModelDir(tmp_path, "transfernet", CONFIG, LABEL_MAP), *models)
     loaded = Segmenter.load(tmp_path, label_domain="all").segment(images[0])
-    mine = Segmenter(*models, LABEL_MAP, label_domain="all").segment(images[0])
+    mine = Segmenter(KerasNetwork(*models), LABEL_MAP, label_domain="all").segment(images[0])
     assert loaded.labels == mine.labels
     np.testing.assert_allclose(loaded.probabilities, mine.probabilities, atol=1e-6)

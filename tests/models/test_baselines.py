@@ -10,10 +10,10 @@ from small_networks import THREE_BLOCKS
 from tfseg.config import preset
 from tfseg.data.labels import Label, LabelMap
 from tfseg.losses import label_cross_entropy, mask_cross_entropy
+from tfseg.model_dir import ModelDir, load_model, save_model_dir
 from tfseg.models import BUILDERS, build_classifier
 from tfseg.models.classifier import build_classifier_head
 from tfseg.models.decouplednet import ScoreGradient
-from tfseg.training.checkpoints import ModelDir, load_model, save_model_dir
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.stages import SegmentationStage
 from tfseg.training.step import build_train_step

@@ -50,6 +50,8 @@ def test_unknown_preset_names_the_known():
         ({"image_size": -16}, ("image_size=-16",)),
         ({"num_labels": 0}, ("num_labels=0", "1 to 254")),
         ({"num_labels": 255}, ("num_labels=255", "ignore")),
+        ({"factors": 0}, ("factors=0", "1 or more")),
+        ({"classifier_dropout": 1.0}, ("classifier_dropout=1.0", "below 1")),
         ({"gating": "sum"}, ("gating='sum'", "multiplicative, additive, concat")),
         ({"encoder_padding": "same"}, ("encoder_padding='same'", "zero, symmetric")),
         ({"decoder_input": "z"}, ("decoder_input='z'", "densified, attention")),

@@ -8,20 +8,20 @@ from split_files import write_split
 from trained_model import write_model_dir
 
 from tfseg.data.voc_colors import palette
-from tfseg.inference.geometry import to_square
 from tfseg.inference.pictures import sheet
+from tfseg.inference.preprocessing import to_square
+from tfseg.inference.segmenter import Segmenter
 from tfseg.models import build_transfernet
 from tfseg.paper import figures
 from tfseg.paper.examples import Example
 from tfseg.paper.figures import DPI, TEXT_WIDTH, Shown, aggregate, attention_peaks, gram_maps
-from tfseg.segmenter import Segmenter
 
 LABELS = (1, 2, 3)
 
 
 def show(height, width, **changes):
     image, mask = draw(height, width)
-    found = Segmenter(ColorNetwork(160, 20), None, LABEL_MAP).segment(image, LABELS)
+    found = Segmenter(ColorNetwork(160, 20), LABEL_MAP).segment(image, LABELS)
     return Shown(Example("drawn", image, mask, LABELS), found, **changes)
 
 
@@ -52,14 +52,14 @@ def check_cell(cell, truth, least):
 @pytest.mark.parametrize("size", [(90, 140), (140, 90), (300, 250)])
 def test_masks_of_figure_5_lie_on_the_objects_in_the_colors_of_voc(size):
     one = show(*size)
-    refined = np.where(one.example.truth == 1, one.example.truth, 0).astype(np.uint8)
+    refined = np.where(one.example.mask == 1, one.example.mask, 0).astype(np.uint8)
     one = show(*size, baseline=one.found, refined=refined)
     figure = figures.qualitative([one], LABEL_MAP)
     truth, baseline, ours, crf = mask_cells(figure, *size)
-    check_cell(truth, one.example.truth, 0.99)
+    check_cell(truth, one.example.mask, 0.99)
     for cell in (baseline, ours):
         check_cell(cell, one.found.label_map, 0.99)
-        check_cell(cell, one.example.truth, 0.9)
+        check_cell(cell, one.example.mask, 0.9)
     assert set(np.unique(crf)) == {0, 1}
     assert figure.shape[1] <= TEXT_WIDTH * DPI
     # The legend shows each colour once more.
@@ -92,11 +92,11 @@ def test_figures_2_and_3_show_each_labels_own_attention(monkeypatch):
     one = show(90, 140)
     rows, _ = cells_of(monkeypatch, lambda: figures.attention_per_label([one], LABEL_MAP))
     assert [cell.caption for cell in rows[0]] == ["drawn", "red", "green", "blue"]
-    assert [hottest(cell.picture, one.example.truth) for cell in rows[0][1:]] == [1, 2, 3]
+    assert [hottest(cell.picture, one.example.mask) for cell in rows[0][1:]] == [1, 2, 3]
     rows, args = cells_of(monkeypatch, lambda: figures.densified_attention([one], LABEL_MAP))
     assert args == (["Input", "Attention", "Densified attention"], ["red", "green", "blue"])
     for label, row in zip(LABELS, rows, strict=True):
-        assert [hottest(cell.picture, one.example.truth) for cell in row[1:]] == [label, label]
+        assert [hottest(cell.picture, one.example.mask) for cell in row[1:]] == [label, label]
 
 
 def test_figure_6_marks_the_pixel(monkeypatch):
@@ -126,7 +126,7 @@ def test_attention_over_labels_is_the_highest_of_all():
 def test_peaks_lie_on_the_objects():
     one = show(90, 140)
     for label, (x, y) in zip(LABELS, attention_peaks(one.found), strict=True):
-        assert one.example.truth[y, x] == label
+        assert one.example.mask[y, x] == label
 
 
 @pytest.mark.parametrize("size", [(60, 90), (90, 60)])

@@ -20,11 +20,11 @@ from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.inference.pictures import encode_png
+from tfseg.inference.segmenter import Segmenter
 from tfseg.paper import report
 from tfseg.paper.examples import choose_pairs, find_examples, read_example
 from tfseg.paper.plots import running_mean
 from tfseg.paper.results import StageRun, read_evaluations, trained_seconds
-from tfseg.segmenter import Segmenter
 
 # Names that would be markup if anything put them into the page as they are.
 SCRIPT = "<script>alert(1)</script>"
@@ -175,13 +175,13 @@ def test_flags_versions_and_data_are_told(page):
 def test_example_row_is_aligned(finished):
     split = Split.load(finished / "data", "target_val")
     example = read_example(split, 1)
-    segmenter = Segmenter(ColorNetwork(160, 20), None, LABEL_MAP)
+    segmenter = Segmenter(ColorNetwork(160, 20), LABEL_MAP)
     found = segmenter.segment(example.image, example.labels)
     row = report.example_pictures(example, found, 2, LABEL_MAP)
     pictures = {caption: decode({"src": source}).astype(int) for source, caption in row}
     assert len({picture.shape for picture in pictures.values()}) == 1
     height, width = pictures["ground truth"].shape[:2]
-    truth = np.array(Image.fromarray(example.truth).resize((width, height), Image.Resampling.NEAREST))
+    truth = np.array(Image.fromarray(example.mask).resize((width, height), Image.Resampling.NEAREST))
     for name in ("ground truth", "label map"):
         # Green (VOC's colour of label 2) exceeds red and blue in the tint of label 2 alone.
         r, g, b = np.moveaxis(pictures[name], -1, 0)

@@ -132,7 +132,7 @@ def test_kill_half_way_and_build_again(tmp_path, workers):
     process = start_slow(folder, pids, workers)
     wait_until(lambda: building.is_dir() and len(list(building.iterdir())) >= 3)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     assert building.is_dir()
     assert contents(folder) == before
     assert len(Split.load(folder, "train")) == 40

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfseg.training.checkpoints import load_model
+from tfseg.model_dir import load_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["--preset=tiny", "--image_size=32", "--batch_size=4", "--seed=3", "--learning_rate=0.001"]

@@ -6,16 +6,15 @@ import small_training as small
 import tensorflow as tf
 
 from tfseg.errors import InputError
-from tfseg.training.checkpoints import (
+from tfseg.model_dir import (
     ModelDir,
     load_classifier,
     load_model,
     read_model_dir,
-    restore_newest,
     restore_weights,
     save_model_dir,
-    stage_checkpoint,
 )
+from tfseg.training.checkpoints import restore_newest, stage_checkpoint
 
 DROPOUT = small.CONFIG.replace(classifier_dropout=0.5)
 

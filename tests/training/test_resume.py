@@ -5,7 +5,7 @@ import shutil
 import pytest
 from run_checks import JOINT, SMALL, assert_error, assert_same_losses, assert_same_weights, read_losses
 
-from tfseg.training.checkpoints import read_model_dir
+from tfseg.model_dir import read_model_dir, read_runs
 
 
 def _checkpoint_is_listed(stage_dir, number):
@@ -78,6 +78,14 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, train, tmp_path):
     assert train(*words, "--learning_rate=0.0005").status == 0
     losses = read_losses(tmp_path / "model")
     assert [entry["step"] for entry in losses] == list(range(1, 61))
+    # Each update is credited to the flags it ran under; of the run that failed nothing is in the weights.
+    runs = read_runs(stage_dir)
+    assert [run["first_update"] for run in runs] == [1, 41]
+    assert ["--learning_rate=0.001" in runs[0]["flags"], "--learning_rate=0.0005" in runs[1]["flags"]] == [
+        True,
+        True,
+    ]
+    assert (stage_dir / "flags.cfg").read_text().startswith("# from update 1 on\n# --batch_size=4\n")
     assert len(list(stage_dir.glob("ckpt-*.index"))) == 2
 
 

@@ -17,7 +17,7 @@ from run_checks import (
 )
 
 from tfseg.data.records import HEADER_BYTES, Split, parse
-from tfseg.training.checkpoints import load_classifier, load_model, read_model_dir
+from tfseg.model_dir import load_classifier, load_model, read_model_dir
 
 
 def _scalars(stage_dir):

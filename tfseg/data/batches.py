@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from tfseg.data.examples import read_example, record_name
 from tfseg.data.records import parse
 from tfseg.data.sampling import PairStream
 from tfseg.data.transform import Transform, apply, binary_mask, decode_image, decode_mask
@@ -98,18 +99,13 @@ def explain_failure(
         split = stream.split
         for position in range(step * share, (step + 8) * share):
             pair = stream.at(position)
-            info = split.infos[pair.index]
+            advice = f"run python -m tfrecords.verify {split.data_dir}"
             try:
-                record = parse(tf.constant(split.read(pair.index)))
-                for key in ("image", "mask"):
-                    if encoded := record[key].numpy():
-                        tf.io.decode_image(encoded)
+                read_example(split, pair.index)
+                record = parse(split.read(pair.index))
+                decode_mask(record["mask"], decode_image(record["image"]))
             except InputError as found:
-                return found
-            except tf.errors.OpError:
-                shard = split.data_dir / split.shards[info.shard]
-                return InputError(
-                    f"{shard}: record {pair.index} (image {info.image_id}) cannot be decoded; "
-                    f"run python -m tfrecords.verify {split.data_dir}"
-                )
+                return InputError(f"{found}; {advice}")
+            except tf.errors.OpError:  # What Pillow reads, TensorFlow may not.
+                return InputError(f"{record_name(split, pair.index)}: cannot be decoded; {advice}")
     return InputError(f"reading the records failed before step {step}: {error.message}")

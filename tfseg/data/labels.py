@@ -1,10 +1,13 @@
 """Label maps: which categories there are, their ids, and the domain that each belongs to."""
 
+import difflib
 import json
+import operator
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 from tfseg.errors import InputError
 
@@ -35,6 +38,13 @@ class Label:
 @dataclass(frozen=True)
 class LabelMap:
     """All categories of a pair of datasets, ordered by id 1..L (SPEC 4.1).
+
+    ```python
+    >>> label_map = LabelMap("pets", (Label(1, "cat", "target"), Label(2, "dog", "source", ("hound",))))
+    >>> label_map.resolve(["hound", 1])
+    (2, 1)
+
+    ```
 
     Attributes:
         name: of the map, for people.
@@ -124,6 +134,60 @@ class LabelMap:
     def ids(self, domain: Domain) -> tuple[int, ...]:
         """The ids of one domain, ascending."""
         return tuple(label.id for label in self.labels if label.domain == domain)
+
+    def allowed_ids(self, domain: Domain | Literal["all"] = "target") -> tuple[int, ...]:
+        """The ids that a classifier may predict, ascending.
+
+        Args:
+            domain: `target`, `source` or `all`.
+
+        Raises:
+            InputError: There is no such domain, or it has no label.
+        """
+        if domain not in ("target", "source", "all"):
+            raise InputError(f"label domain {domain!r}: allowed are target, source, all")
+        ids = tuple(label.id for label in self.labels if domain in ("all", label.domain))
+        if not ids:
+            raise InputError(f"label domain {domain!r}: {self.name} has no label of it")
+        return ids
+
+    def resolve(self, labels: Iterable[int | str] | int | str) -> tuple[int, ...]:
+        """Turns ids, names and aliases into ids, in the given order, each once.
+
+        Args:
+            labels: Ids or names; one alone may stand without a list.
+
+        Raises:
+            InputError: One is unknown; the message lists those that are allowed.
+        """
+        if isinstance(labels, (str, SupportsIndex)):
+            labels = [labels]
+        return tuple(dict.fromkeys(self._resolve(label) for label in labels))
+
+    def _resolve(self, label: int | str) -> int:
+        if isinstance(label, str):
+            found = self.find(label)
+            if found is not None:
+                return found.id
+            if not label.isdecimal():
+                raise InputError(self._unknown(label))
+            label = int(label)
+        try:
+            label_id = operator.index(label)
+        except TypeError as error:
+            raise InputError(self._unknown(label)) from error
+        if not 1 <= label_id <= self.num_labels:
+            raise InputError(self._unknown(label))
+        return label_id
+
+    def _unknown(self, label: object) -> str:
+        names = [entry.name for entry in self.labels]
+        close = difflib.get_close_matches(str(label), names, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return (
+            f"label {label!r} is not in {self.name}{hint}; "
+            f"allowed are the ids 1 to {self.num_labels} and the names {', '.join(names)}"
+        )
 
     def names(self, domain: Domain) -> tuple[str, ...]:
         """The names of one domain, in the order of their ids."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfseg.inference.geometry import Resampling, from_square
 from tfseg.inference.pictures import stretch
+from tfseg.inference.postprocessing import Resampling, from_square
 
 MAPS = ("attention", "densified")
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))

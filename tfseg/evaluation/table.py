@@ -9,7 +9,7 @@ def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) ->
     """Returns the table that `tfseg.evaluate` prints, IoU in percent; of labels alone, their quality.
 
     Args:
-        metrics: From `tfseg.evaluation.run.evaluate`, or `tfseg.evaluation.labels.evaluate_labels`.
+        metrics: From `tfseg.evaluation.masks.evaluate_masks`, or `evaluate_labels`.
         label_map_name: The paper's columns stand there for `voc20_coco60` only.
         domain: And for its target domain only.
     """

@@ -18,8 +18,8 @@ from tfseg.importers.caffe_classifier import (
     infer_classifier_config,
     is_classifier,
 )
+from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
-from tfseg.training.checkpoints import ModelDir, save_model_dir
 
 _LABELS = Path(__file__).parents[2] / "configs" / "labels" / "voc20_coco60.json"
 

@@ -17,6 +17,12 @@ _SMALLEST = 1e-7
 class CrfParameters:
     """Energy of the CRF; the defaults are those of the authors' script.
 
+    ```python
+    >>> CrfParameters(iterations=5).normalization
+    'none'
+
+    ```
+
     Attributes:
         gaussian_stddev: Of the smoothness kernel, in pixels, both axes.
         gaussian_weight: Potts weight of the smoothness kernel.

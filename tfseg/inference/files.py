@@ -4,8 +4,8 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tfseg.data.images import SUFFIXES
 from tfseg.errors import InputError
-from tfseg.inference.images import SUFFIXES
 
 
 def named_files(words: Sequence[str]) -> Iterator[Path]:

@@ -1,6 +1,6 @@
 """The networks behind a `Segmenter`: Keras models, or a SavedModel that needs no code of ours.
 
-Both answer the same two questions about batches, and are traced once whatever the batch size:
+All answer the same two questions about batches, and are traced once whatever the batch size:
 which labels does an image show, and where is a label in it?
 """
 
@@ -12,24 +12,36 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg.errors import InputError
+from tfseg.model_dir import Export
 
 
-class Located(NamedTuple):
-    """Where one label is in one image, at the network's resolution.
+class PairMaps(NamedTuple):
+    """Where labels are in images, for P pairs of an image and a label, at the network's resolution.
 
     Attributes:
-        probability: float32 `[S, S]`, foreground of the plain two-way softmax.
-        attention: float32 `[h, w]`, a of equation (3); None when the network does not tell.
-        densified: float32 `[h, w]`, s of equation (7); None when the network does not tell.
+        probability: float32 `[P, S, S]`, foreground of the plain two-way softmax.
+        attention: float32 `[P, h, w]`, a of equation (3); None when the network does not tell.
+        densified: float32 `[P, h, w]`, s of equation (7); None when the network does not tell.
     """
 
     probability: np.ndarray
-    attention: np.ndarray | None
-    densified: np.ndarray | None
+    attention: np.ndarray | None = None
+    densified: np.ndarray | None = None
 
 
 class Network(Protocol):
     """What a `Segmenter` asks of a network.
+
+    ```python
+    class Everywhere:
+        image_size, can_classify = 320, False
+
+        def encode(self, images):
+            return images
+
+        def locate(self, encoded, index, labels):
+            return PairMaps(np.ones((len(labels), 320, 320), np.float32))
+    ```
 
     Attributes:
         image_size: S.
@@ -45,12 +57,46 @@ class Network(Protocol):
     def encode(self, images: np.ndarray) -> Any:
         """Returns whatever `locate` wants to know of a batch of images, uint8 `[B, S, S, 3]`."""
 
-    def locate(self, encoded: Any, index: np.ndarray, labels: np.ndarray) -> list[Located]:
-        """Returns an answer for each pair of image `index[i]` of `encoded` and label `labels[i]`."""
+    def locate(self, encoded: Any, index: np.ndarray, labels: np.ndarray) -> PairMaps:
+        """Answers for each pair of image `index[i]` of `encoded` and label `labels[i]`, int32 `[P]`."""
+
+
+class KerasClassifier:
+    """A whole-image classifier of `tfseg.models`.
+
+    ```python
+    KerasClassifier(read_model_dir("model").load("classifier")).classify(squares)
+    ```
+
+    Args:
+        model: From `build_classifier`.
+
+    Attributes:
+        image_size: S.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self.image_size: int = model.inputs[0].shape[1]
+        image = tf.TensorSpec([None, self.image_size, self.image_size, 3], tf.uint8)
+        self._classify = tf.function(self._classify_step, input_signature=[image])
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Returns the probability of each label; see `Network`."""
+        return self._classify(images).numpy()
+
+    def _classify_step(self, images: tf.Tensor) -> tf.Tensor:
+        outputs = self._model({"image": tf.cast(images, tf.float32)}, training=False)
+        return tf.sigmoid(tf.cast(outputs["class_logits"], tf.float32))
 
 
 class KerasNetwork:
     """A segmentation network of `tfseg.models`, taken apart so that an image is encoded once.
+
+    ```python
+    network = KerasNetwork(read_model_dir("model").load("joint"))
+    network.locate(network.encode(squares), np.array([0, 0]), np.array([3, 7])).probability
+    ```
 
     Args:
         model: From `build_transfernet` or a baseline.
@@ -67,9 +113,10 @@ class KerasNetwork:
         self._encoder = model.get_layer("encoder")
         self._attention = model.get_layer("attention")
         self._decoder = model.get_layer("decoder")
-        self._classifier = classifier
+        self._classifier = None if classifier is None else KerasClassifier(classifier)
         self._decoder_input = decoder_input
-        self.image_size = model.inputs[0].shape[1]
+        self._num_labels: int = model.output["class_logits"].shape[-1]
+        self.image_size: int = model.inputs[0].shape[1]
         self.can_classify = classifier is not None
         image = tf.TensorSpec([None, *self._encoder.inputs[0].shape[1:]], tf.uint8)
         encoded = {
@@ -80,20 +127,24 @@ class KerasNetwork:
         # Signatures of any batch size: one trace each, however many images and labels come.
         self._encode = tf.function(self._encode_step, input_signature=[image])
         self._locate = tf.function(self._locate_step, input_signature=[encoded, pairs, pairs])
-        self._classify = tf.function(self._classify_step, input_signature=[image])
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Returns the probability of each label; see `Network`."""
-        return self._classify(images).numpy()
+        return self._classifier.classify(images)
 
     def encode(self, images: np.ndarray) -> dict[str, tf.Tensor]:
         """Returns features and switches; see `Network`."""
         return self._encode(images)
 
-    def locate(self, encoded: dict[str, tf.Tensor], index: np.ndarray, labels: np.ndarray) -> list[Located]:
-        """Attends and decodes pairs as one batch; see `Network`."""
-        outputs = self._locate(encoded, index.astype(np.int32), labels.astype(np.int32))
-        return [Located(*single) for single in zip(*(x.numpy() for x in outputs), strict=True)]
+    def locate(self, encoded: dict[str, tf.Tensor], index: np.ndarray, labels: np.ndarray) -> PairMaps:
+        """Attends and decodes pairs as one batch; see `Network`.
+
+        Raises:
+            InputError: If a label is not in 1 to L.
+        """
+        labels = _require_ids(labels, self._num_labels)
+        outputs = self._locate(encoded, np.asarray(index, np.int32), labels)
+        return PairMaps(*(output.numpy() for output in outputs))
 
     def _encode_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._encoder(tf.cast(images, tf.float32), training=False)
@@ -103,19 +154,20 @@ class KerasNetwork:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         gathered = {name: tf.gather(tensor, index) for name, tensor in encoded.items()}
         features = gathered.pop("features")
-        located = self._attention({"features": features, "label": labels}, training=False)
-        logits = self._decoder({"densified": located[self._decoder_input], **gathered}, training=False)
+        attended = self._attention({"features": features, "label": labels}, training=False)
+        logits = self._decoder({"densified": attended[self._decoder_input], **gathered}, training=False)
         probability = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1]
-        attention = tf.cast(located["attention"], tf.float32)
-        return probability, attention, tf.cast(located["densified"], tf.float32)
-
-    def _classify_step(self, images: tf.Tensor) -> tf.Tensor:
-        outputs = self._classifier({"image": tf.cast(images, tf.float32)}, training=False)
-        return tf.sigmoid(tf.cast(outputs["class_logits"], tf.float32))
+        attention = tf.cast(attended["attention"], tf.float32)
+        return probability, attention, tf.cast(attended["densified"], tf.float32)
 
 
 class SavedModelNetwork:
     """An exported model: `serving_default` locates, the optional signature `classify` names labels.
+
+    ```python
+    network = SavedModelNetwork("runs/demo/export/1")
+    network.locate(squares, np.array([0, 0]), np.array([3, 7])).probability
+    ```
 
     Args:
         path: The version directory that holds `saved_model.pb`.
@@ -124,7 +176,7 @@ class SavedModelNetwork:
         InputError: If it cannot be loaded or lacks the signature.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         try:
             self._loaded = tf.saved_model.load(str(path))
         except Exception as error:  # TensorFlow raises many kinds for damaged files.
@@ -145,6 +197,7 @@ class SavedModelNetwork:
                 "and label [B]"
             )
         self.image_size = int(expected["image"].shape[1])
+        self._num_labels = Export(Path(path)).label_map.num_labels
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Returns the probability of each label; see `Network`."""
@@ -154,8 +207,21 @@ class SavedModelNetwork:
         """Returns the images: the export encodes anew for each label."""
         return images
 
-    def locate(self, encoded: np.ndarray, index: np.ndarray, labels: np.ndarray) -> list[Located]:
-        """Runs `serving_default` on pairs; see `Network`."""
+    def locate(self, encoded: np.ndarray, index: np.ndarray, labels: np.ndarray) -> PairMaps:
+        """Runs `serving_default` on pairs; see `Network`.
+
+        Raises:
+            InputError: If a label is not in 1 to L.
+        """
+        labels = _require_ids(labels, self._num_labels)
         images = tf.constant(encoded[index], tf.float32)
-        outputs = self._serve(image=images, label=tf.constant(labels, tf.int32))
-        return [Located(single, None, None) for single in outputs["probability"].numpy()]
+        return PairMaps(self._serve(image=images, label=tf.constant(labels))["probability"].numpy())
+
+
+def _require_ids(labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Refuses ids of no label: a network's one-hot vector of one is all zeros, and its mask means nothing."""
+    labels = np.asarray(labels, np.int32)
+    strange = labels[(labels < 1) | (labels > num_labels)]
+    if strange.size:
+        raise InputError(f"label id {strange[0]}: the network has the ids 1 to {num_labels}")
+    return labels

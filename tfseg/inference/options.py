@@ -1,34 +1,38 @@
-"""The options of a `Segmenter` and of the CRF: flags that `tfseg.evaluate` and `tfseg.predict` share."""
+"""The options of a `Segmenter` and of the CRF, each written down once: fields here, flags of the commands."""
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tfseg import cli
+from tfseg.errors import InputError
 from tfseg.inference.crf import CrfParameters, crf_parameters
-from tfseg.inference.labels import THRESHOLD
-from tfseg.inference.merge import BACKGROUND_FACTOR
-
-if TYPE_CHECKING:
-    from tfseg.segmenter import Segmenter
+from tfseg.inference.postprocessing import BACKGROUND_FACTOR, THRESHOLD
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmenterOptions:
-    """Which network segments, and how its answers become label maps.
+    """Which weights of a model segment, and how their answers become label maps.
 
     ```python
-    SegmenterOptions(model_dir="model", label_threshold=0.5).load(label_domain="target").segment("cat.jpg")
+    >>> SegmenterOptions(label_threshold=0.5).background_factor
+    0.5
+
     ```
     """
 
-    model_dir: str = cli.flag("Model directory of tfseg.train, or a SavedModel.", exists="folder")
-    batch_size: int = cli.flag("Images, and (image, label) pairs, at once.", default=8, lower=1)
+    label_domain: Literal["target", "source", "all"] = cli.flag(
+        "Which labels may be predicted.", default="target"
+    )
     label_threshold: float = cli.flag(
-        "Probability from which a label is predicted, 0 to 1.", default=THRESHOLD, lower=0.0, upper=1.0
+        "Probability from which a label is predicted, 0 to 1.", default=THRESHOLD
+    )
+    checkpoint: int | None = cli.flag(
+        "Takes the weights after this update instead of the newest, where --keep_checkpoints kept them.",
+        default=None,
     )
     classifier_stage: Literal["classifier", "encoder"] = cli.flag(
-        "Stage of --model_dir whose network predicts labels: the separate classifier, or stage 0.",
+        "Stage whose network predicts labels: the separate classifier, or stage 0.",
         default="classifier",
         advanced=True,
     )
@@ -42,29 +46,25 @@ class SegmenterOptions:
         "Factor on the background's probability; 1 changes nothing.",
         default=BACKGROUND_FACTOR,
         advanced=True,
-        lower=0.0,
     )
 
-    def load(self, label_domain: str) -> "Segmenter":
-        """Returns the segmenter.
+    def __post_init__(self) -> None:
+        """Refuses what no label map can be made with."""
+        if not 0 <= self.label_threshold <= 1:
+            raise InputError(f"label_threshold={self.label_threshold}: must be in 0 to 1")
+        if not self.background_factor > 0:
+            raise InputError(f"background_factor={self.background_factor}: must be above 0")
 
-        Args:
-            label_domain: Which labels may be predicted: `target`, `source` or `all`.
+    def require_unchanged_network(self, path: object) -> None:
+        """Refuses options that ask an export for other weights than those in it.
 
         Raises:
-            InputError: If there is no such model.
+            InputError: If checkpoint, mean or classifier is to be another.
         """
-        # Here, for it imports TensorFlow: the CRF's processes import the commands too, and need none of it.
-        from tfseg.segmenter import Segmenter
-
-        return Segmenter.load(
-            self.model_dir,
-            bgr_mean=self.bgr_mean,
-            classifier_stage=self.classifier_stage,
-            label_domain=label_domain,
-            label_threshold=self.label_threshold,
-            background_factor=self.background_factor,
-        )
+        if (self.checkpoint, self.classifier_stage, self.bgr_mean) != (None, "classifier", "training"):
+            raise InputError(
+                f"{path}: checkpoint, mean and classifier of a SavedModel are fixed; give its model_dir"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,9 @@ class CrfOptions:
     """Whether and how a fully connected CRF refines label maps.
 
     ```python
-    CrfOptions(crf="official", parameters={"iterations": 5}).crf_parameters()
+    >>> CrfOptions(crf="none").crf_parameters() is None
+    True
+
     ```
     """
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
 from tfseg.data.voc_colors import palette
-from tfseg.inference.geometry import from_square
+from tfseg.inference.postprocessing import from_square
 
 _INK = (20, 20, 20)
 _PAPER = (255, 255, 255)

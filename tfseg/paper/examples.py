@@ -1,61 +1,12 @@
 """Images with their ground truth, taken from records to be looked at."""
 
-import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import tensorflow as tf
-from PIL import Image
-
-from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
-from tfseg.data.records import Split, parse
+from tfseg.data.examples import Example, read_example
+from tfseg.data.images import read_image
+from tfseg.data.records import Split
 from tfseg.errors import InputError
-from tfseg.inference.images import read_image
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One image to show.
-
-    Attributes:
-        name: The image's id in its dataset, or its file name.
-        image: uint8 `[H, W, 3]`.
-        truth: uint8 `[H, W]`, label ids; None where nobody knows.
-        labels: Label ids of the image's record, ascending; empty for a file.
-    """
-
-    name: str
-    image: np.ndarray
-    truth: np.ndarray | None
-    labels: tuple[int, ...]
-
-
-def read_example(split: Split, index: int) -> Example:
-    """Reads a record of a split.
-
-    The labels are those of the mask where there is one.
-
-    Raises:
-        InputError: If the record or what is in it cannot be read.
-    """
-    info = split.infos[index]
-    where = f"{split.data_dir / split.shards[info.shard]}: record {index} ({info.image_id})"
-    record = parse(tf.constant(split.read(index)))
-    # Masks lie on the pixels as they are stored, whatever EXIF says.
-    image = read_image(record["image"].numpy(), upright=False, name=where)
-    truth, labels = None, info.labels
-    if info.has_mask:
-        try:
-            with Image.open(io.BytesIO(record["mask"].numpy())) as opened:
-                truth = np.array(opened)
-        except Exception as error:  # Pillow raises many kinds for damaged files.
-            raise InputError(f"{where}: the mask cannot be decoded ({error})") from error
-        if truth.shape != image.shape[:2]:
-            raise InputError(f"{where}: the mask is {truth.shape}, the image {image.shape[:2]}")
-        labels = tuple(v for v in np.unique(truth).tolist() if v not in (BACKGROUND_ID, IGNORE_ID))
-    return Example(info.image_id, image, truth, labels)
 
 
 def choose_pairs(split: Split, count: int) -> list[tuple[int, int]]:

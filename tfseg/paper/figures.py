@@ -14,16 +14,16 @@ from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference.crf import CrfParameters
-from tfseg.inference.geometry import from_square, to_square
 from tfseg.inference.options import CrfOptions
 from tfseg.inference.pictures import Cell, encode_png, fit, heat, mask_picture, sheet, stretch
+from tfseg.inference.postprocessing import from_square
+from tfseg.inference.preprocessing import to_square
 
 if TYPE_CHECKING:
     import keras
 
-    from tfseg.inference.segmentation import Segmentation
+    from tfseg.inference.segmenter import Segmentation, Segmenter
     from tfseg.paper.examples import Example
-    from tfseg.segmenter import Segmenter
 
 EXAMPLES = (
     "--figure=2 --model_dir=runs/demo/model --data_dir=runs/demo/records --output=figure2.png",
@@ -82,7 +82,7 @@ class FigureOptions:
         default=(),
         separator=",",
     )
-    crf: CrfOptions = cli.group(crf="official")
+    crf: CrfOptions = cli.group(CrfOptions, crf="official")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,9 @@ def _run(options: FigureOptions) -> None:
     if not options.images and options.data_dir is None:
         raise InputError("no image given; say --images=FILE,... or --data_dir=DIR")
     from tfseg.data.records import Split
+    from tfseg.inference.segmenter import Segmenter
+    from tfseg.model_dir import load_model
     from tfseg.paper.examples import choose_pairs, find_examples, read_example
-    from tfseg.segmenter import Segmenter
-    from tfseg.training.checkpoints import load_model
 
     split = Split.load(options.data_dir, options.split) if options.data_dir else None
     if options.images:
@@ -192,7 +192,7 @@ def qualitative(shown: Sequence[Shown], label_map: LabelMap, with_attention: boo
     for one in shown:
         image = fit(one.example.image, _SIDE)
         unknown = np.full_like(image, 255)
-        row = [Cell(image), Cell(unknown) if one.example.truth is None else _mask_cell(one.example.truth)]
+        row = [Cell(image), Cell(unknown) if one.example.mask is None else _mask_cell(one.example.mask)]
         row += [Cell(heat(image, aggregate(one.found.attention)))] if with_attention else []
         row += [_mask_cell(one.baseline.label_map)] if with_baseline else []
         row += [_mask_cell(one.found.label_map)]
@@ -299,7 +299,7 @@ def _refuse_outside(pixels: Sequence[tuple[int, int]], example: "Example") -> No
 def _legend(shown: Sequence[Shown], label_map: LabelMap) -> list[tuple[int, str]]:
     ids: set[int] = set()
     for one in shown:
-        maps = (one.example.truth, one.found.label_map, one.refined, one.baseline and one.baseline.label_map)
+        maps = (one.example.mask, one.found.label_map, one.refined, one.baseline and one.baseline.label_map)
         ids.update(*(np.unique(m).tolist() for m in maps if m is not None))
     named = [(i, label_map.label(i).name) for i in sorted(ids - {BACKGROUND_ID, IGNORE_ID})]
     return named + ([(IGNORE_ID, "not evaluated")] if IGNORE_ID in ids else [])

@@ -21,10 +21,9 @@ from tfseg.paper.runner import format_seconds
 
 if TYPE_CHECKING:
     from tfseg.data.labels import LabelMap
-    from tfseg.inference.segmentation import Segmentation
+    from tfseg.inference.segmenter import Segmentation, Segmenter
     from tfseg.paper.examples import Example
     from tfseg.paper.results import StageRun
-    from tfseg.segmenter import Segmenter
 
 EXAMPLES = (
     "--model_dir=DIR --data_dir=DIR --evaluations=DIR --export_dir=DIR/1 --output=report.html",
@@ -80,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: ReportOptions) -> None:
     from tfseg.data.records import Split
+    from tfseg.model_dir import read_model_dir
     from tfseg.paper.results import KINDS, per_class, read_evaluations, read_stages
-    from tfseg.training.checkpoints import read_model_dir
 
     directory = read_model_dir(options.model_dir)
     evaluations = read_evaluations(Path(options.evaluations), directory.path, options.split)
@@ -147,13 +146,13 @@ def _segment_examples(
     directory: Any, split: Any, export_dir: Path, count: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Runs model and export on examples; returns what is shown of each and of the export."""
+    from tfseg.inference.segmenter import Segmenter
     from tfseg.paper.examples import choose_pairs, read_example
-    from tfseg.segmenter import Segmenter
 
     pairs = choose_pairs(split, count)
     if not pairs:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask with a label")
-    label_map, segmenter = directory.label_map, Segmenter.load(directory.path, label_domain=split.domain)
+    label_map, segmenter = directory.label_map, Segmenter.load(directory, label_domain=split.domain)
     shown = []
     for index, label in pairs:
         example = read_example(split, index)
@@ -188,7 +187,7 @@ def example_pictures(
     muted = np.rint(0.15 * image + 0.4 * image.mean(axis=-1, keepdims=True) + 0.45 * 255).astype(np.uint8)
     overlays = [
         pictures.overlay(muted, pictures.fit(labels, _SIDE, flat=True), alpha=0.65)
-        for labels in (found.label_map, example.truth)
+        for labels in (found.label_map, example.mask)
     ]
     return [
         (data_uri(image), f"input {example.name}"),
@@ -258,7 +257,8 @@ def check_export(export_dir: Path, segmenter: "Segmenter", image: np.ndarray, la
     Raises:
         InputError: If there is no SavedModel, or it has other labels.
     """
-    from tfseg.segmenter import Segmenter, find_saved_model
+    from tfseg.inference.segmenter import Segmenter
+    from tfseg.model_dir import find_saved_model
 
     path = find_saved_model(export_dir)
     if path is None:

@@ -55,9 +55,9 @@ def read_evaluations(folder: Path, model_dir: Path, split: str) -> dict[str, dic
     Raises:
         InputError: If one is missing, or measured something else.
     """
-    from tfseg.evaluation.progress import model_fingerprint
+    from tfseg.model_dir import read_model_dir
 
-    weights = model_fingerprint(model_dir)
+    weights = read_model_dir(model_dir).fingerprint()
     evaluations = {}
     for kind in KINDS:
         path = folder / kind / "metrics.json"

@@ -1,9 +1,9 @@
 """The training of one stage, from its last checkpoint if there is one, read from top to bottom."""
 
-import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +17,8 @@ from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
 from tfseg.data.transform import Transform
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
-from tfseg.training.checkpoints import ModelDir, read_model_dir, restore_newest, stage_checkpoint
+from tfseg.model_dir import ModelDir, append_run, read_model_dir
+from tfseg.training.checkpoints import restore_newest, stage_checkpoint
 from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
@@ -96,7 +96,9 @@ def train(options: TrainingOptions) -> None:
     if start >= options.steps:
         print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
-    _write_run_files(stage_dir, options, streams, network)
+    append_run(
+        stage_dir, start + 1, sorted(cli.flag_lines(options)), _describe_run(options, streams, network)
+    )
 
     # The loop.
     batches = training_batches(streams, transform, options.batch_size, options.seed, start)
@@ -184,13 +186,11 @@ def _next(reader: Iterator[Batch], streams: dict[str, PairStream], batch_size: i
         raise explain_failure(streams, batch_size, step, error) from error
 
 
-def _write_run_files(
-    stage_dir: Path, options: TrainingOptions, streams: dict[str, PairStream], network: keras.Model
-) -> None:
-    """Writes the resolved flags as a flagfile, and what they ran on."""
-    lines = sorted(cli.flag_lines(options))
-    write_atomic(stage_dir / "flags.cfg", "".join(f"{line}\n" for line in lines).encode())
-    run = {
+def _describe_run(
+    options: TrainingOptions, streams: dict[str, PairStream], network: keras.Model
+) -> dict[str, Any]:
+    """Returns what the run is made with and trained on, for the record of the stage."""
+    return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -210,4 +210,3 @@ def _write_run_files(
             for domain, stream in streams.items()
         },
     }
-    write_atomic(stage_dir / "run.json", json.dumps(run, indent=2).encode())

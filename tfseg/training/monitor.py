@@ -17,8 +17,8 @@ from tqdm import tqdm
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
 from tfseg.files import write_atomic
-from tfseg.inference.geometry import from_square
 from tfseg.inference.pictures import grey, stretch
+from tfseg.inference.postprocessing import from_square
 
 LOSS_LOG = "losses.jsonl"
 ATTENTION_LOG = "attention.jsonl"

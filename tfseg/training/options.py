@@ -16,8 +16,10 @@ class TrainingOptions:
     flags by themselves.
 
     ```python
-    options = TrainingOptions(data_dir="records", model_dir="model", stage="joint", steps=100)
-    options.model_config(num_labels=20).factors
+    >>> options = TrainingOptions(data_dir="records", model_dir="model", stage="joint", preset="tiny")
+    >>> options.model_config(num_labels=20).factors
+    128
+
     ```
     """
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfseg.errors import InputError
 from tfseg.importers.vgg16 import load_encoder_weights
-from tfseg.training.checkpoints import ModelDir, restore_weights
+from tfseg.model_dir import ModelDir, restore_weights
 
 Batch = dict[str, dict[str, tf.Tensor]]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfseg.data.images import read_image
 from tfseg.errors import InputError
-from tfseg.inference.images import read_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 11, 3), np.uint8)

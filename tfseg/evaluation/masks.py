@@ -1,61 +1,32 @@
-"""Evaluates a segmenter on a split, each image at its original size."""
+"""Evaluates a segmenter's label maps on the masks of a split, each image at its original size."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from PIL import Image
 
-from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
-from tfseg.data.records import Split, parse
+from tfseg import cli
+from tfseg.data.examples import Example, read_example
+from tfseg.data.labels import LabelMap
+from tfseg.data.records import Split
 from tfseg.data.voc_colors import save_indexed_png
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
 from tfseg.evaluation.attention_shares import attention_shares, mean_shares, uniform_border
-from tfseg.evaluation.labels import label_quality
+from tfseg.evaluation.label_quality import label_quality
 from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
 from tfseg.evaluation.multilabel import number_or_none
 from tfseg.evaluation.progress import Progress
-from tfseg.inference.crf import CrfParameters
-from tfseg.inference.segmentation import Query, Segmentation
-from tfseg.segmenter import Segmenter
+from tfseg.evaluation.settings import Settings
+from tfseg.inference.segmenter import Query, Segmentation, Segmenter
 
 _DECODER = "decoder"
 _ENTRIES = 2  # Changes with what an entry of the progress file holds.
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a split is evaluated.
-
-    Attributes:
-        labels: Whether the classifier names an image's labels or its ground truth does.
-        method: `decoder`, the network's masks; or `attention`, the control that thresholds the
-            attention maps.
-        crf: Parameters of the CRF; None for none.
-        save_comp6: Whether label maps are written as the VOC server takes them.
-        batch_size: Of the network, changes nothing in the result.
-        crf_processes: Images that the CRF refines at once.
-    """
-
-    labels: Literal["predicted", "ground_truth"] = "predicted"
-    method: Literal["decoder", "attention"] = "decoder"
-    crf: CrfParameters | None = None
-    save_comp6: bool = False
-    batch_size: int = 8
-    crf_processes: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuses what does not go together."""
-        if self.method == "attention" and (self.crf or self.save_comp6):
-            raise InputError("method=attention: goes without crf and save_comp6")
-
-
-def evaluate(
+def evaluate_masks(
     segmenter: Segmenter,
     split: Split,
     settings: Settings,
@@ -70,7 +41,7 @@ def evaluate(
         split: Records with masks; background and the labels of its domain are evaluated.
         settings: See there.
         output_dir: Takes `progress.jsonl` and, if asked for, the comp6 pictures.
-        fingerprint: Names the weights, see `model_fingerprint`; None starts anew.
+        fingerprint: Names the weights, see `ModelDir.fingerprint`; None starts anew.
         on_image: Called with (images done, images in all) when there is news.
 
     Returns:
@@ -94,10 +65,10 @@ def evaluate(
     try:
         on_image(len(progress.done), len(records))
         todo = [number for number in records if number not in progress.done]
-        for number, found, truth in _segment(segmenter, split, settings, todo):
+        for number, found, example in _segment(segmenter, split, settings, todo):
             if settings.save_comp6:
                 _save_comp6(output_dir, split, number, found.label_map)
-            progress.add(number, _entry(found, truth, settings))
+            progress.add(number, _entry(found, example, settings))
             on_image(len(progress.done), len(records))
         entries = [progress.done[number] for number in records]
     finally:
@@ -110,55 +81,25 @@ def evaluate(
 
 def _segment(
     segmenter: Segmenter, split: Split, settings: Settings, numbers: list[int]
-) -> Iterator[tuple[int, Segmentation, np.ndarray]]:
-    truths: dict[int, np.ndarray] = {}
-    allowed = {BACKGROUND_ID, IGNORE_ID, *split.label_map.ids(split.domain)}
+) -> Iterator[tuple[int, Segmentation, Example]]:
+    examples: dict[int, Example] = {}
 
     def read(number: int) -> Query:
-        info = split.infos[number]
-        name = f"{split.data_dir / split.shards[info.shard]}: record {number} ({info.image_id})"
-        record = parse(tf.constant(split.read(number)))
-        truths[number] = _read_mask(record["mask"].numpy(), allowed, name)
-        labels = ground_truth_labels(truths[number]) if settings.labels == "ground_truth" else None
-        # Masks lie on the pixels as they are stored, whatever EXIF says.
-        return Query(record["image"].numpy(), labels, upright=False, name=name)
+        example = examples[number] = read_example(split, number)
+        return Query(example.image, example.labels if settings.labels == "ground_truth" else None)
 
     stream = segmenter.segment_many(
         ((lambda number=number: read(number)) for number in numbers),
-        crf=settings.crf,
+        crf=settings.crf.crf_parameters(),
         batch_size=settings.batch_size,
-        crf_processes=settings.crf_processes,
+        crf_processes=settings.crf.crf_processes,
     )
     for number, found in zip(numbers, stream, strict=True):
-        truth = truths.pop(number)
-        if truth.shape != found.label_map.shape:
-            raise InputError(
-                f"split {split.name}: record {number} ({split.infos[number].image_id}): the mask "
-                f"is {truth.shape}, the image {found.label_map.shape} (height, width)"
-            )
-        yield number, found, truth
+        yield number, found, examples.pop(number)
 
 
-def ground_truth_labels(mask: np.ndarray) -> tuple[int, ...]:
-    """Returns the labels that occur in a mask, without background and 255, ascending."""
-    return tuple(v for v in np.unique(mask).tolist() if v not in (BACKGROUND_ID, IGNORE_ID))
-
-
-def _read_mask(encoded: bytes, allowed: set[int], name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(encoded), formats=["PNG"]) as opened:
-            mask = np.array(opened)
-    except Exception as error:  # Pillow raises many kinds for damaged files.
-        raise InputError(f"{name}: the mask cannot be decoded ({error})") from error
-    if mask.dtype != np.uint8 or mask.ndim != 2:
-        raise InputError(f"{name}: the mask is not 8-bit with one channel")
-    strange = sorted(set(np.unique(mask).tolist()) - allowed)
-    if strange:
-        raise InputError(f"{name}: the mask holds the ids {strange}, which its domain has not")
-    return mask
-
-
-def _entry(found: Segmentation, truth: np.ndarray, settings: Settings) -> dict[str, Any]:
+def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[str, Any]:
+    truth = example.mask
     if settings.method == "attention":
         if found.attention is None:
             raise InputError("method=attention: this model does not give its attention")
@@ -175,7 +116,7 @@ def _entry(found: Segmentation, truth: np.ndarray, settings: Settings) -> dict[s
     entry = {
         "counts": counts,
         "labels": found.labels,
-        "truth": ground_truth_labels(truth),
+        "truth": example.labels,
         "scores": None if scores is None else [round(float(score), 6) for score in scores],
     }
     if settings.method == "attention":
@@ -253,14 +194,14 @@ def check_label_maps(of_model: LabelMap, split: Split) -> None:
 def _key(
     segmenter: Segmenter, split: Split, settings: Settings, fingerprint: dict[str, str] | None
 ) -> dict[str, Any]:
-    settings = dataclasses.asdict(settings)
+    flags = cli.given_values(settings)
     for without_effect in ("batch_size", "crf_processes"):
-        del settings[without_effect]
+        del flags[without_effect]
     return {
         "weights": fingerprint,
         "records": split.summary["sha256"],
         "split": split.name,
-        "settings": settings,
+        "settings": flags,
         "entries": _ENTRIES,
-        "options": segmenter.options,
+        "options": dataclasses.asdict(segmenter.options),
     }

@@ -1,22 +1,22 @@
 import numpy as np
 
-from tfseg.inference.merge import halve_background, merge
+from tfseg.inference.postprocessing import merge, scale_background
 
 P = np.array([[[0.9, 0.6, 0.4, 0.0]], [[0.8, 0.7, 0.45, 0.0]]], np.float32)
 
 
-def test_halve_background_is_ln2_on_the_foreground_logit():
+def test_half_the_background_is_ln2_on_the_foreground_logit():
     e0, e1 = np.exp([0.3, -2.0, 1.5]), np.exp([0.1, 1.0, -1.0])
     expected = 2 * e1 / (e0 + 2 * e1)
-    np.testing.assert_allclose(halve_background(e1 / (e0 + e1)), expected, rtol=1e-6)
+    np.testing.assert_allclose(scale_background(e1 / (e0 + e1)), expected, rtol=1e-6)
     logit = np.log(expected / (1 - expected))
     np.testing.assert_allclose(logit, np.log(e1 / e0) + np.log(2), rtol=1e-6)
 
 
 def test_foreground_wins_above_a_third():
-    np.testing.assert_allclose(halve_background(1 / 3), 0.5, rtol=1e-6)
-    np.testing.assert_allclose(halve_background([0.0, 1.0]), [0, 1])
-    np.testing.assert_allclose(halve_background(P, background_factor=1.0), P, rtol=1e-6)
+    np.testing.assert_allclose(scale_background(1 / 3), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(scale_background([0.0, 1.0]), [0, 1])
+    np.testing.assert_allclose(scale_background(P, factor=1.0), P, rtol=1e-6)
 
 
 def test_merge_without_crf_thresholds():

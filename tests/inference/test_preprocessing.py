@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from color_network import draw, iou
 
-from tfseg.inference.geometry import from_square, to_square
+from tfseg.inference.postprocessing import from_square
+from tfseg.inference.preprocessing import to_square
 
 
 def triangle(x):

@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tfseg.data.records import Split, parse
+from tfseg.data.examples import read_example
+from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.evaluation.multilabel import multilabel_metrics, number_or_none
-from tfseg.inference.geometry import to_square
-from tfseg.inference.images import read_image
-from tfseg.inference.labels import THRESHOLD, predicted_labels
+from tfseg.inference.networks import KerasClassifier
+from tfseg.inference.postprocessing import THRESHOLD, predicted_labels
+from tfseg.inference.preprocessing import to_square
 from tfseg.inference.streams import batches, ordered_map
 
 _READERS = 4
@@ -45,24 +45,16 @@ def evaluate_labels(
     """
     if not len(split):
         raise InputError(f"split {split.name} in {split.data_dir}: holds no record")
-    size = classifier.inputs[0].shape[1]
-
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
-    def classify(images: tf.Tensor) -> tf.Tensor:
-        logits = classifier({"image": tf.cast(images, tf.float32)}, training=False)["class_logits"]
-        return tf.sigmoid(tf.cast(logits, tf.float32))
+    network = KerasClassifier(classifier)
 
     def read(number: int) -> np.ndarray:
-        info = split.infos[number]
-        name = f"{split.data_dir / split.shards[info.shard]}: record {number} ({info.image_id})"
-        record = parse(tf.constant(split.read(number)))
-        return to_square(read_image(record["image"].numpy(), upright=False, name=name), size)
+        return to_square(read_example(split, number, with_mask=False).image, network.image_size)
 
     scores: list[np.ndarray] = []
     with ThreadPoolExecutor(_READERS) as threads:
         images = ordered_map(threads, read, range(len(split)), ahead=2 * batch_size)
         for batch in batches(images, batch_size):
-            scores.extend(classify(np.stack(batch)).numpy())
+            scores.extend(network.classify(np.stack(batch)))
             on_image(len(scores), len(split))
     predicted = [predicted_labels(score, allowed, threshold) for score in scores]
     truth = [info.labels for info in split.infos]
