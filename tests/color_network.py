@@ -23,7 +23,8 @@ LABEL_MAP = LabelMap.from_dict(
 class ColorNetwork:
     """Foreground probability falls with the distance of a pixel's colour from the label's."""
 
-    def __init__(self, image_size=96, map_size=12, can_classify=True):
+    def __init__(self, image_size=96, map_size=12, can_classify=True, image_fit="pad"):
+        self.image_fit = image_fit
         self.image_size = image_size
         self.map_size = map_size
         self.can_classify = can_classify

@@ -144,6 +144,7 @@ def _measure_labels(
         split.label_map.allowed_ids(segmenter.label_domain),
         segmenter.label_threshold,
         options.settings.batch_size,
+        model.config.image_fit,
         show,
     )
 

@@ -121,7 +121,10 @@ def _write(
     if options.attention and result.attention is not None and result.labels:
         image = pictures.fit(result.image, _CELL)
         rows = [
-            [pictures.Cell(drawn) for drawn in (image, *(pictures.heat(image, m) for m in maps))]
+            [
+                pictures.Cell(drawn)
+                for drawn in (image, *(pictures.heat(image, m, fit=result.image_fit) for m in maps))
+            ]
             for maps in zip(result.attention, result.densified, strict=True)
         ]
         row_titles = [label_map.label(label).name for label in result.labels]

@@ -54,3 +54,12 @@ def test_means_are_over_the_images_that_show_a_label():
     assert list(means) == [1, 2]
     np.testing.assert_allclose(means[1], (0.3, 0.05))
     np.testing.assert_allclose(means[2], (1.0, 1.0))
+
+
+def test_on_a_stretched_square_every_position_is_in_the_image():
+    truth = np.zeros((3, 10), np.uint8)
+    truth[:, :5] = 7
+    attention = np.zeros((1, 4, 4))
+    attention[:, :, :2] = 1 / 8
+    assert attention_shares(attention, (7,), truth, "stretch")[7].inside == pytest.approx(1.0)
+    assert attention_shares(attention, (7,), truth, "pad")[7].inside == pytest.approx(0.3)

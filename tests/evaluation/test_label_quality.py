@@ -83,7 +83,7 @@ def test_batches_change_nothing_and_masks_are_not_needed(classifier, split):
         split.data_dir, split.name, split.domain, LABEL_MAP, split.shards, tuple(without), split.summary
     )
     seen = []
-    one = evaluate_labels(classifier, bare, (1, 2, 3), 0.5, 1, lambda *counts: seen.append(counts))
+    one = evaluate_labels(classifier, bare, (1, 2, 3), 0.5, 1, on_image=lambda *counts: seen.append(counts))
     assert one == evaluate_labels(classifier, split, (1, 2, 3), 0.5, 5)
     assert one["images"] == 9 and seen == [(i, 9) for i in range(1, 10)]
     assert "mAP" in format_metrics(one, "colors", "target")

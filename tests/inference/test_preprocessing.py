@@ -77,3 +77,13 @@ def test_a_long_strip_needs_no_huge_square():
     # 100,000 squared would be 30 GB.
     assert to_square(np.zeros((2, 100_000, 3), np.uint8), 32).shape == (32, 32, 3)
     assert from_square(np.zeros((1, 32, 32), np.float32), 2, 100_000).shape == (1, 2, 100_000)
+
+
+def test_a_stretched_square_shows_the_whole_image_and_comes_back():
+    ramp = np.tile(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], (30, 1, 3))
+    square = to_square(ramp, 60, "stretch")
+    assert square.shape == (60, 60, 3)
+    expected = np.interp((np.arange(60) + 0.5) * 1.5 - 0.5, np.arange(90), ramp[0, :, 0])
+    assert np.abs(square[..., 0] - expected).max() < 2
+    back = from_square(square[None, ..., 0].astype(np.float32), 30, 90, "bilinear", "stretch")[0]
+    assert np.abs(back[:, 2:-2] - ramp[:, 2:-2, 0]).max() < 3

@@ -41,9 +41,10 @@ def images():
 
 
 @pytest.mark.parametrize(("height", "width"), [(150, 260), (260, 150), (96, 96), (333, 200)])
-def test_things_stay_where_they_are(height, width):
+@pytest.mark.parametrize("image_fit", ["pad", "stretch"])
+def test_things_stay_where_they_are(height, width, image_fit):
     image, mask = draw(height, width)
-    found = fake(image_size=160, map_size=20).segment(image)
+    found = fake(image_size=160, map_size=20, image_fit=image_fit).segment(image)
     assert found.labels == (1, 2, 3)
     assert found.label_map.shape == (height, width)
     for label in (1, 2, 3):

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfseg.inference.pictures import stretch
 from tfseg.inference.postprocessing import Resampling, from_square
+from tfseg.inference.preprocessing import ImageFit
 
 MAPS = ("attention", "densified")
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -22,6 +23,7 @@ def threshold_maps(
     width: int,
     thresholds: Sequence[float] = THRESHOLDS,
     resampling: Resampling = "bicubic",
+    fit: ImageFit = "pad",
 ) -> dict[float, np.ndarray]:
     """Makes a label map of each threshold.
 
@@ -30,19 +32,20 @@ def threshold_maps(
     is highest, if that reaches the threshold.
 
     Args:
-        maps: float `[K, h, w]` over the padded square.
+        maps: float `[K, h, w]` over the network's square.
         labels: The K label ids.
         height: H of the image.
         width: W of the image.
         thresholds: Fractions in 0 to 1.
         resampling: How maps are resized.
+        fit: How the image became the square, see `ModelConfig.image_fit`.
 
     Returns:
         uint8 `[H, W]` by threshold.
     """
     if not len(labels):
         return {threshold: np.zeros((height, width), np.uint8) for threshold in thresholds}
-    values = stretch(from_square(maps, height, width, resampling))
+    values = stretch(from_square(maps, height, width, resampling, fit))
     winners = np.asarray(labels, np.uint8)[values.argmax(axis=0)]
     highest = values.max(axis=0)
     return {threshold: np.where(highest >= threshold, winners, np.uint8(0)) for threshold in thresholds}

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfseg.inference.preprocessing import ImageFit
+
 
 class Shares(NamedTuple):
     """Shares of one label's attention in one image, 0 to 1.
@@ -24,17 +26,21 @@ class Shares(NamedTuple):
     border: float
 
 
-def attention_shares(attention: np.ndarray, labels: Sequence[int], truth: np.ndarray) -> dict[int, Shares]:
+def attention_shares(
+    attention: np.ndarray, labels: Sequence[int], truth: np.ndarray, fit: ImageFit = "pad"
+) -> dict[int, Shares]:
     """Returns the shares of each label that the ground truth shows.
 
     Args:
-        attention: float `[K, h, w]` over the padded square, each map with the sum 1.
+        attention: float `[K, h, w]` over the network's square, each map with the sum 1.
         labels: The K label ids.
         truth: uint8 `[H, W]`, label ids.
+        fit: How the image became the square, see `ModelConfig.image_fit`.
     """
     height, width = truth.shape
-    rows = _cells(height, max(height, width), attention.shape[1])
-    columns = _cells(width, max(height, width), attention.shape[2])
+    side = max(height, width)
+    rows = _cells(height, side if fit == "pad" else height, attention.shape[1])
+    columns = _cells(width, side if fit == "pad" else width, attention.shape[2])
     found = {}
     for label, weights in zip(labels, attention, strict=True):
         if not (truth == label).any():

@@ -13,7 +13,7 @@ from tfseg.errors import InputError
 from tfseg.evaluation.multilabel import multilabel_metrics, number_or_none
 from tfseg.inference.networks import KerasClassifier
 from tfseg.inference.postprocessing import THRESHOLD, predicted_labels
-from tfseg.inference.preprocessing import to_square
+from tfseg.inference.preprocessing import ImageFit, to_square
 from tfseg.inference.streams import batches, ordered_map
 
 _READERS = 4
@@ -25,6 +25,7 @@ def evaluate_labels(
     allowed: Sequence[int],
     threshold: float = THRESHOLD,
     batch_size: int = 8,
+    image_fit: ImageFit = "pad",
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Holds a classifier to the image labels of every record.
@@ -35,6 +36,7 @@ def evaluate_labels(
         allowed: Ids that may be predicted.
         threshold: Probability from which a label is predicted; the most probable one where none is.
         batch_size: Images at once, changes nothing in the result.
+        image_fit: As in the classifier's `ModelConfig`.
         on_image: Called with (images done, images in all).
 
     Returns:
@@ -48,7 +50,8 @@ def evaluate_labels(
     network = KerasClassifier(classifier)
 
     def read(number: int) -> np.ndarray:
-        return to_square(read_example(split, number, with_mask=False).image, network.image_size)
+        image = read_example(split, number, with_mask=False).image
+        return to_square(image, network.image_size, image_fit)
 
     scores: list[np.ndarray] = []
     with ThreadPoolExecutor(_READERS) as threads:

@@ -107,7 +107,7 @@ def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[st
             f"{name}@{threshold}": count_pairs(truth, label_map)
             for name in MAPS
             for threshold, label_map in threshold_maps(
-                getattr(found, name), found.labels, *truth.shape
+                getattr(found, name), found.labels, *truth.shape, fit=found.image_fit
             ).items()
         }
     else:
@@ -120,7 +120,7 @@ def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[st
         "scores": None if scores is None else [round(float(score), 6) for score in scores],
     }
     if settings.method == "attention":
-        entry["shares"] = attention_shares(found.attention, found.labels, truth)
+        entry["shares"] = attention_shares(found.attention, found.labels, truth, found.image_fit)
         entry["uniform_border"] = uniform_border(*found.attention.shape[1:]) if found.labels else None
     return entry
 

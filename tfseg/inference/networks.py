@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg.errors import InputError
+from tfseg.inference.preprocessing import ImageFit
 from tfseg.model_dir import Export
 
 
@@ -34,7 +35,7 @@ class Network(Protocol):
 
     ```python
     class Everywhere:
-        image_size, can_classify = 320, False
+        image_size, image_fit, can_classify = 320, "pad", False
 
         def encode(self, images):
             return images
@@ -45,10 +46,12 @@ class Network(Protocol):
 
     Attributes:
         image_size: S.
+        image_fit: How an image becomes its square, see `ModelConfig`.
         can_classify: Whether `classify` works.
     """
 
     image_size: int
+    image_fit: ImageFit
     can_classify: bool
 
     def classify(self, images: np.ndarray) -> np.ndarray:
@@ -102,6 +105,7 @@ class KerasNetwork:
         model: From `build_transfernet` or a baseline.
         classifier: From `build_classifier`; None when there is none.
         decoder_input: As in the model's `ModelConfig`.
+        image_fit: As in the model's `ModelConfig`.
     """
 
     def __init__(
@@ -109,7 +113,9 @@ class KerasNetwork:
         model: keras.Model,
         classifier: keras.Model | None = None,
         decoder_input: str = "densified",
+        image_fit: ImageFit = "pad",
     ) -> None:
+        self.image_fit: ImageFit = image_fit
         self._encoder = model.get_layer("encoder")
         self._attention = model.get_layer("attention")
         self._decoder = model.get_layer("decoder")
@@ -197,6 +203,7 @@ class SavedModelNetwork:
                 "and label [B]"
             )
         self.image_size = int(expected["image"].shape[1])
+        self.image_fit: ImageFit = "pad"
         self._num_labels = Export(Path(path)).label_map.num_labels
 
     def classify(self, images: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
 from tfseg.data.voc_colors import palette
 from tfseg.inference.postprocessing import from_square
+from tfseg.inference.preprocessing import ImageFit
 
 _INK = (20, 20, 20)
 _PAPER = (255, 255, 255)
@@ -63,14 +64,15 @@ def stretch(maps: np.ndarray) -> np.ndarray:
     return (maps - low) / np.where(span > 0, span, 1)
 
 
-def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6, fit: ImageFit = "pad") -> np.ndarray:
     """Lays a map of the network over its image as heat, dark blue (lowest) to red (highest).
 
     Args:
         image: uint8 `[H, W, 3]`.
-        heatmap: float `[h, w]` over the image padded to a square, as `Segmentation.attention[k]`;
+        heatmap: float `[h, w]` over the network's square, as `Segmentation.attention[k]`;
             stretched to its lowest and highest value within the image.
         alpha: Share of the heat, 0 to 1.
+        fit: How the image became that square, as `Segmentation.image_fit`.
 
     Returns:
         uint8 `[H, W, 3]`.
@@ -78,7 +80,7 @@ def heat(image: np.ndarray, heatmap: np.ndarray, alpha: float = 0.6) -> np.ndarr
     from matplotlib import colormaps
 
     height, width = image.shape[:2]
-    values = from_square(heatmap[None], height, width, "bicubic")[0]
+    values = from_square(heatmap[None], height, width, "bicubic", fit)[0]
     # Without the rings where bicubic interpolation overshoots.
     values = stretch(values.clip(heatmap.min(), heatmap.max()))
     colors = 255 * colormaps["turbo"](values)[..., :3]

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from tfseg.inference.preprocessing import ImageFit
+
 THRESHOLD = 0.6
 """Sigmoid from which a label counts as present (SPEC 7, step 2)."""
 BACKGROUND_FACTOR = 0.5
@@ -53,17 +55,25 @@ def scale_background(probabilities: np.ndarray, factor: float = BACKGROUND_FACTO
     return probabilities / (probabilities + np.float32(factor) * (1 - probabilities))
 
 
-def from_square(maps: np.ndarray, height: int, width: int, resampling: Resampling = "bicubic") -> np.ndarray:
-    """Brings maps over the padded square of `to_square` to the size of the image.
+def from_square(
+    maps: np.ndarray,
+    height: int,
+    width: int,
+    resampling: Resampling = "bicubic",
+    fit: ImageFit = "pad",
+) -> np.ndarray:
+    """Brings maps over the square of `to_square` to the size of the image.
 
-    Maps are resized to m x m, m = max(H, W), and cropped to H x W. Bicubic has a = -0.5, as MATLAB's.
+    With `pad`, maps are resized to m x m, m = max(H, W), and cropped to H x W; with `stretch`, to H x W.
+    Bicubic has a = -0.5, as MATLAB's.
 
     Args:
-        maps: float32 `[K, S, S]`: K maps over the padded square, of any resolution S.
+        maps: float32 `[K, S, S]`: K maps over the square, of any resolution S.
         height: H of the image.
         width: W of the image.
         resampling: `bicubic`, as the authors' script, or `bilinear`. Bicubic can overshoot: clip
             probabilities.
+        fit: As `to_square` made the square.
 
     Returns:
         float32 `[K, H, W]`.
@@ -73,7 +83,7 @@ def from_square(maps: np.ndarray, height: int, width: int, resampling: Resamplin
     scale = size / max(height, width)
     # Resizing only the box that the image fills is the full m x m resize, cropped: pixels beyond
     # the box still take part in the kernel.
-    box = (0, 0, min(width * scale, size), min(height * scale, size))
+    box = (0, 0, min(width * scale, size), min(height * scale, size)) if fit == "pad" else None
     for index, single in enumerate(np.asarray(maps, np.float32)):
         resized = Image.fromarray(single).resize((width, height), _RESAMPLING[resampling], box=box)
         restored[index] = np.asarray(resized)

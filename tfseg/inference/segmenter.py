@@ -19,7 +19,7 @@ from tfseg.inference.crf import CrfParameters
 from tfseg.inference.networks import KerasNetwork, Network, PairMaps, SavedModelNetwork
 from tfseg.inference.options import SegmenterOptions
 from tfseg.inference.postprocessing import from_square, merge, predicted_labels, scale_background
-from tfseg.inference.preprocessing import to_square
+from tfseg.inference.preprocessing import ImageFit, to_square
 from tfseg.inference.streams import batches, ordered_map
 from tfseg.model_dir import ModelDir, find_model
 
@@ -44,10 +44,11 @@ class Segmentation:
         probabilities: float32 `[K, H, W]`, foreground probability of each label after
             `scale_background`, before any CRF.
         foreground: bool `[K, H, W]`, each label's foreground by the CRF; None without one.
-        attention: float32 `[K, h, w]`, a of equation (3) over the padded square; None from a
+        attention: float32 `[K, h, w]`, a of equation (3) over the network's square; None from a
             SavedModel, which does not tell.
         densified: float32 `[K, h, w]`, s of equation (7), as `attention`.
         label_probabilities: float32 `[L]`, the classifier's; None where labels were given.
+        image_fit: How the image became that square, see `ModelConfig`.
     """
 
     image: np.ndarray
@@ -58,6 +59,7 @@ class Segmentation:
     attention: np.ndarray | None
     densified: np.ndarray | None
     label_probabilities: np.ndarray | None
+    image_fit: ImageFit = "pad"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Segmenter:
                 directory.load("joint", wanted.checkpoint),
                 directory.load(stage) if directory.newest(stage) else None,
                 directory.config.decoder_input,
+                directory.config.image_fit,
             )
         else:
             wanted.require_unchanged_network(found.path)
@@ -236,7 +239,8 @@ class Segmenter:
                 "no labels are given and the model holds no classifier that could predict them; "
                 f"give labels of {self.label_map.name}, or train the classifier stage"
             )
-        return _Input(image, to_square(image, self._network.image_size), labels)
+        square = to_square(image, self._network.image_size, self._network.image_fit)
+        return _Input(image, square, labels)
 
     def _run(self, inputs: Iterable[_Input | InputError], batch_size: int) -> Iterator[_Output | InputError]:
         """Runs the network on batches of what could be read, and keeps each error in its place."""
@@ -284,7 +288,8 @@ class Segmenter:
             return output
         # The background is scaled before the maps are resized, as the authors do: the steps do not commute.
         probabilities = scale_background(output.maps.probability, self.options.background_factor)
-        probabilities = from_square(probabilities, *output.image.shape[:2]).clip(0, 1)
+        size, fit = output.image.shape[:2], self._network.image_fit
+        probabilities = from_square(probabilities, *size, fit=fit).clip(0, 1)
         foreground = refine(output.image, probabilities) if output.labels else None
         return Segmentation(
             image=output.image,
@@ -295,6 +300,7 @@ class Segmenter:
             attention=output.maps.attention,
             densified=output.maps.densified,
             label_probabilities=output.label_probabilities,
+            image_fit=fit,
         )
 
 

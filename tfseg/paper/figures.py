@@ -17,7 +17,7 @@ from tfseg.inference.crf import CrfParameters
 from tfseg.inference.options import CrfOptions
 from tfseg.inference.pictures import Cell, encode_png, fit, heat, mask_picture, sheet, stretch
 from tfseg.inference.postprocessing import from_square
-from tfseg.inference.preprocessing import to_square
+from tfseg.inference.preprocessing import ImageFit, to_square
 
 if TYPE_CHECKING:
     import keras
@@ -166,7 +166,10 @@ def attention_per_label(shown: Sequence[Shown], label_map: LabelMap) -> np.ndarr
     for one in shown:
         image = fit(one.example.image, _SIDE)
         maps = zip(one.found.labels, one.found.attention, strict=True)
-        cells = [Cell(heat(image, attention), label_map.label(label).name) for label, attention in maps]
+        cells = [
+            Cell(heat(image, attention, fit=one.found.image_fit), label_map.label(label).name)
+            for label, attention in maps
+        ]
         rows.append([Cell(image, one.example.name), *cells])
     return sheet(rows, **_PAGE)
 
@@ -177,7 +180,7 @@ def densified_attention(shown: Sequence[Shown], label_map: LabelMap) -> np.ndarr
     for one in shown:
         image, found = fit(one.example.image, _SIDE), one.found
         for label, *maps in zip(found.labels, found.attention, found.densified, strict=True):
-            rows.append([Cell(image), *(Cell(heat(image, m)) for m in maps)])
+            rows.append([Cell(image), *(Cell(heat(image, m, fit=found.image_fit)) for m in maps)])
             names.append(label_map.label(label).name)
     return sheet(rows, ["Input", "Attention", "Densified attention"], names, **_PAGE)
 
@@ -193,7 +196,8 @@ def qualitative(shown: Sequence[Shown], label_map: LabelMap, with_attention: boo
         image = fit(one.example.image, _SIDE)
         unknown = np.full_like(image, 255)
         row = [Cell(image), Cell(unknown) if one.example.mask is None else _mask_cell(one.example.mask)]
-        row += [Cell(heat(image, aggregate(one.found.attention)))] if with_attention else []
+        if with_attention:
+            row.append(Cell(heat(image, aggregate(one.found.attention), fit=one.found.image_fit)))
         row += [_mask_cell(one.baseline.label_map)] if with_baseline else []
         row += [_mask_cell(one.found.label_map)]
         row += [_mask_cell(one.refined)] if with_crf else []
@@ -234,29 +238,34 @@ def gram_rows(
         image = fit(one.example.image, _SIDE)
         scale = _SIDE / max(one.example.image.shape[:2])
         row = [Cell(image, one.example.name)]
-        for (x, y), gram in zip(chosen, gram_maps(model, one.example.image, chosen), strict=True):
+        maps = gram_maps(model, one.example.image, chosen, one.found.image_fit)
+        for (x, y), gram in zip(chosen, maps, strict=True):
             # The middle of a pixel lies half a pixel from its corner.
             mark = ((x + 0.5) * scale, (y + 0.5) * scale)
-            row.append(Cell(heat(image, gram), f"x {x}, y {y}", mark=mark))
+            row.append(Cell(heat(image, gram, fit=one.found.image_fit), f"x {x}, y {y}", mark=mark))
         rows.append(row)
     return sheet(rows, **_PAGE)
 
 
-def gram_maps(model: "keras.Model", image: np.ndarray, pixels: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Returns the row of the Gram matrix at each pixel's position, float32 `[h, w]` over the padded square.
+def gram_maps(
+    model: "keras.Model", image: np.ndarray, pixels: Sequence[tuple[int, int]], image_fit: ImageFit = "pad"
+) -> list[np.ndarray]:
+    """Returns the row of the Gram matrix at each pixel's position, float32 `[h, w]` over the square.
 
     Args:
         model: A segmentation network.
         image: uint8 `[H, W, 3]`.
         pixels: (x, y) in the image, from 0.
+        image_fit: As in the model's `ModelConfig`.
     """
-    square = to_square(image, model.inputs[0].shape[1]).astype(np.float32)
+    square = to_square(image, model.inputs[0].shape[1], image_fit).astype(np.float32)
+    height, width = image.shape[:2] if image_fit == "stretch" else [max(image.shape[:2])] * 2
     features = model.get_layer("encoder")(square[None], training=False)["features"]
     scaled = model.get_layer("attention").get_layer("conv5_3_scaled")(features)
     a = np.asarray(scaled, np.float32)[0]
     maps = []
     for x, y in pixels:
-        column, row = (int((v + 0.5) * a.shape[0] / max(image.shape[:2])) for v in (x, y))
+        column, row = int((x + 0.5) * a.shape[1] / width), int((y + 0.5) * a.shape[0] / height)
         maps.append(a @ a[row, column])
     return maps
 
@@ -265,7 +274,7 @@ def attention_peaks(found: "Segmentation") -> list[tuple[int, int]]:
     """Returns the pixel (x, y) at which each label's attention is highest within the image."""
     height, width = found.image.shape[:2]
     peaks = []
-    for attention in from_square(found.attention, height, width):
+    for attention in from_square(found.attention, height, width, fit=found.image_fit):
         y, x = np.unravel_index(attention.argmax(), attention.shape)
         peaks.append((int(x), int(y)))
     return peaks

@@ -191,8 +191,11 @@ def example_pictures(
     ]
     return [
         (data_uri(image), f"input {example.name}"),
-        (data_uri(pictures.heat(image, found.attention[k])), f"attention: {name}"),
-        (data_uri(pictures.heat(image, found.densified[k])), f"densified attention: {name}"),
+        (data_uri(pictures.heat(image, found.attention[k], fit=found.image_fit)), f"attention: {name}"),
+        (
+            data_uri(pictures.heat(image, found.densified[k], fit=found.image_fit)),
+            f"densified attention: {name}",
+        ),
         (_grey_uri(found.probabilities[k]), f"mask probability: {name}"),
         (data_uri(overlays[0]), "label map"),
         (data_uri(overlays[1]), "ground truth"),
