@@ -117,7 +117,7 @@ def test_each_run_of_a_stage_is_recorded_with_its_first_update(tmp_path):
     assert [run["first_update"] for run in read_runs(tmp_path)] == [1, 101, 121]
 
     text = (tmp_path / "flags.cfg").read_text()
-    assert text.startswith("# from update 1 on\n# --batch_size=64\n")
+    assert text.startswith("# from update 1 on\n# --") and "\n# --batch_size=64\n" in text
     assert "# --learning_rate=0.1\n" in text and "\n--learning_rate=0.5\n" in text
     # As a flagfile it is the newest run's: --resize_to of the first one is gone.
     options = cli.parse(TrainingOptions, [f"--flagfile={tmp_path / 'flags.cfg'}"])

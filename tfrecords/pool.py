@@ -10,8 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from tfseg import cli
 from tfseg.errors import InputError
 
 Task = TypeVar("Task")
@@ -50,7 +49,7 @@ def run_tasks(
         raise InputError(f"--workers={workers}: must be at least 1")
     sizes = sizes or [1] * len(tasks)
     workers = min(workers, max(len(tasks), 1))
-    with tqdm(total=sum(sizes), desc=title, unit=unit, dynamic_ncols=True) as bar:
+    with cli.progress_bar(title, unit, sum(sizes)) as bar:
         results = map(function, tasks) if workers == 1 else _map(function, tasks, workers, preload)
         for size, result in zip(sizes, results, strict=True):
             yield result

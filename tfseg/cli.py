@@ -28,11 +28,14 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from absl import flags
 
 from tfseg.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 BAD_INPUT = 2
 """Exit status for input that a person can mend."""
@@ -397,3 +400,19 @@ def _check_words(wanted: typing.Mapping[str, Any], left: Sequence[str]) -> tuple
 def _fail(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return BAD_INPUT
+
+
+def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any) -> "tqdm":
+    """Returns a progress bar on stderr; where that is no terminal it writes a line every ten seconds.
+
+    Args:
+        desc: What is under way.
+        unit: What is counted.
+        total: How many there are; None where that is not known yet.
+        **options: Of `tqdm`.
+    """
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 10.0  # Seconds.
+    options = {"dynamic_ncols": True, "mininterval": interval, "maxinterval": 2 * interval, **options}
+    return tqdm(desc=desc, unit=unit, total=total, **options)

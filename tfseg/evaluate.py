@@ -73,18 +73,15 @@ def _run(options: EvaluationOptions) -> None:
         fingerprint = model.fingerprint()
     measure = _measure_labels if options.settings.method == "labels" else _measure_masks
 
-    from tqdm import tqdm
-
     from tfseg.evaluation.table import format_metrics
 
     started = time.monotonic()
-    with tqdm(desc=f"evaluate {split.name}", unit="image", smoothing=0.05) as bar:
+    with cli.progress_bar(f"evaluate {split.name}", "image", smoothing=0.05) as bar:
 
         def show(done: int, total: int) -> None:
             if bar.total is None:
                 bar.total, bar.initial, bar.n = total, done, done
             bar.update(done - bar.n)
-            bar.refresh()
 
         metrics = measure(options, model, split, output_dir, fingerprint, show)
     metrics |= {

@@ -58,7 +58,7 @@ class ModelDir:
             InputError: If it belongs to another network or label map.
         """
         for path, content in self._descriptions():
-            if path.exists() and _read_json(path) != content:
+            if path.exists() and _with_defaults(_read_json(path)) != content:
                 raise InputError(
                     f"{path}: the directory belongs to another network or label map; "
                     "give another --model_dir, or the flags and records it was made with"
@@ -362,6 +362,13 @@ def _hashes(root: Path, files: Sequence[Path]) -> dict[str, str]:
     return {
         file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
+
+
+def _with_defaults(content: Any) -> Any:
+    """Fills in the fields that `model.json` lacks because a later version added them."""
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        return content
+    return {**content, "config": {**json.loads(ModelConfig().to_json()), **content["config"]}}
 
 
 def _read_json(path: Path) -> Any:

@@ -65,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: PredictionOptions) -> int:
     crf = options.crf.crf_parameters()
-    from tqdm import tqdm
 
     from tfseg.inference.files import named_files, output_names
     from tfseg.inference.segmenter import Segmenter
@@ -84,7 +83,7 @@ def _run(options: PredictionOptions) -> int:
     )
     report, failed = [], 0
     try:
-        with tqdm(total=len(files), desc="predict", unit="image") as bar:
+        with cli.progress_bar("predict", "image", len(files)) as bar:
             for file, name, result in zip(files, names, results, strict=True):
                 if isinstance(result, InputError):
                     failed += 1

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics, sums_of_maps
+from tfseg.evaluation.attention_statistics import (
+    AttentionSums,
+    attention_entry,
+    attention_statistics,
+    statistics_of_entries,
+    sums_of_maps,
+)
 from tfseg.training.stages import attention_sums
 
 L, SIDE, IMAGE = 4, 5, 20
@@ -134,3 +140,32 @@ def test_few_pairs_say_nothing():
     labels = np.ones(4, int)
     assert not _statistics(_peaked(labels, labels), labels).is_fixed
     assert _statistics(_peaked(labels, labels), labels, ids=[2]) is None
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_evaluated_images_give_the_statistics_of_their_pixels(fit):
+    """Two images, one across: weights times the part of each position that the object covers."""
+    rng = np.random.default_rng(4)
+    entries, inside, area, padding = [], [], [], []
+    for height, width in ((40, 20), (20, 20)):
+        truth = rng.choice([0, 1, 3, 255], (height, width)).astype(np.uint8)
+        maps = rng.dirichlet(np.ones(SIDE * SIDE), 2).reshape(2, SIDE, SIDE)
+        entries.append(attention_entry(maps, (1, 3), truth, fit))
+        side = max(height, width)
+        square = np.zeros((side, side), np.uint8)
+        square[:height, :width] = truth
+        shown = np.zeros((side, side), bool)
+        shown[:height, :width] = True
+        if fit == "stretch":
+            square, shown = np.kron(truth, np.ones((1, side // width), np.uint8)), np.ones_like(shown)
+        cell = side // SIDE
+        spread = np.kron(maps, np.ones((cell, cell))) / cell**2
+        padding += [(m * ~shown.reshape(SIDE, cell, SIDE, cell).any(axis=(1, 3))).sum() for m in maps]
+        inside += [(s * (square == label)).sum() for s, label in zip(spread, (1, 3), strict=True)]
+        area += [(truth == label).sum() / (truth != 255).sum() for label in (1, 3)]
+    found = statistics_of_entries(entries, L, (1, 3))
+    assert found.pairs == 4
+    assert found.inside == pytest.approx(np.mean(inside), abs=1e-4)
+    assert found.area == pytest.approx(np.mean(area))
+    assert found.padding == pytest.approx(np.mean(padding), abs=1e-4)
+    assert (found.padding > 0) == (fit == "pad")

@@ -85,7 +85,8 @@ def test_a_loss_that_is_no_number_stops_the_run(trained, train, tmp_path):
         True,
         True,
     ]
-    assert (stage_dir / "flags.cfg").read_text().startswith("# from update 1 on\n# --batch_size=4\n")
+    text = (stage_dir / "flags.cfg").read_text()
+    assert text.startswith("# from update 1 on\n# --") and "\n# --batch_size=4\n" in text
     assert len(list(stage_dir.glob("ckpt-*.index"))) == 2
 
 

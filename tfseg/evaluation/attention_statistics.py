@@ -15,6 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from tfseg.data.labels import IGNORE_ID
+from tfseg.evaluation.attention_shares import attention_shares
+from tfseg.inference.preprocessing import ImageFit
+
 # A label with fewer images says nothing on whether its attention moves.
 _FEWEST_IMAGES = 4
 # Fixed: the peak of a label is the same in nine of ten images, and weighs ten times a uniform attention.
@@ -156,6 +160,53 @@ def sums_of_maps(
         inside=by_label(np.array([value or 0.0 for value in inside], float)),
         area=by_label(np.array([value or 0.0 for value in area], float)),
     )
+
+
+def attention_entry(
+    attention: np.ndarray, labels: Sequence[int], truth: np.ndarray, fit: ImageFit = "pad"
+) -> dict[str, Any]:
+    """Keeps what the statistics need of one evaluated image, ready for JSON.
+
+    Args:
+        attention: float `[K, h, w]`, each map with the sum 1.
+        labels: The K label ids.
+        truth: uint8 `[H, W]`, label ids, 255 ignored.
+        fit: How the image became the network's square, see `ModelConfig.image_fit`.
+    """
+    shares = attention_shares(attention, labels, truth, fit)
+    valid = max(int((truth != IGNORE_ID).sum()), 1)
+    side = max(truth.shape)
+    shown = [
+        size if fit == "stretch" else math.ceil(size * length / side)
+        for size, length in zip(attention.shape[1:], truth.shape, strict=True)
+    ]
+    return {
+        "labels": list(labels),
+        "maps": np.round(np.asarray(attention, np.float64), 6).tolist(),
+        "inside": [shares[label].inside if label in shares else None for label in labels],
+        "area": [float((truth == label).sum()) / valid if label in shares else None for label in labels],
+        "shown": shown,
+    }
+
+
+def statistics_of_entries(
+    entries: Sequence[dict[str, Any]], num_labels: int, ids: Iterable[int]
+) -> AttentionStatistics | None:
+    """Returns the statistics of evaluated images, from what `attention_entry` kept of each.
+
+    Args:
+        entries: One an image.
+        num_labels: L.
+        ids: Label ids of the group.
+    """
+    total: AttentionSums | None = None
+    for entry in entries:
+        maps = np.array(entry["maps"])
+        padding = np.ones(maps.shape[1:], bool)
+        padding[: entry["shown"][0], : entry["shown"][1]] = False
+        sums = sums_of_maps(maps, entry["labels"], num_labels, entry["inside"], entry["area"], padding)
+        total = sums if total is None else total + sums
+    return None if total is None else attention_statistics(total, ids)
 
 
 def attention_statistics(sums: AttentionSums, ids: Iterable[int]) -> AttentionStatistics | None:

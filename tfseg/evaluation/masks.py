@@ -15,6 +15,7 @@ from tfseg.data.voc_colors import save_indexed_png
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
 from tfseg.evaluation.attention_shares import attention_shares, mean_shares, uniform_border
+from tfseg.evaluation.attention_statistics import attention_entry, statistics_of_entries
 from tfseg.evaluation.label_quality import label_quality
 from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
 from tfseg.evaluation.multilabel import number_or_none
@@ -23,7 +24,7 @@ from tfseg.evaluation.settings import Settings
 from tfseg.inference.segmenter import Query, Segmentation, Segmenter
 
 _DECODER = "decoder"
-_ENTRIES = 2  # Changes with what an entry of the progress file holds.
+_ENTRIES = 3  # Changes with what an entry of the progress file holds.
 
 
 def evaluate_masks(
@@ -48,7 +49,7 @@ def evaluate_masks(
         Ready for JSON, NaN as None: `miou` and `iou` by class in 0 to 1, `classes_counted`,
         `pixel_accuracy`, `images`, `images_without_mask`; `label_quality` where labels were
         predicted; `attention_thresholds` for the control, whose headline is the best of them, and
-        `attention_shares`, where the attention of the labels in an image lies.
+        `attention_shares` and `attention_statistics`, where the attention of an image's labels lies.
 
     Raises:
         InputError: If label maps differ, no record has a mask, or a record is damaged.
@@ -121,6 +122,7 @@ def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[st
     }
     if settings.method == "attention":
         entry["shares"] = attention_shares(found.attention, found.labels, truth, found.image_fit)
+        entry["attention"] = attention_entry(found.attention, found.labels, truth, found.image_fit)
         entry["uniform_border"] = uniform_border(*found.attention.shape[1:]) if found.labels else None
     return entry
 
@@ -148,6 +150,12 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
             name: {str(t): by_way[f"{name}@{t}"]["miou"] for t in THRESHOLDS} for name in MAPS
         }
         metrics["attention_shares"] = _mean_shares(entries, split)
+        statistics = statistics_of_entries(
+            [entry["attention"] for entry in entries if entry["labels"]],
+            split.label_map.num_labels,
+            evaluated,
+        )
+        metrics["attention_statistics"] = statistics and statistics.to_dict()
     if settings.labels == "predicted":
         metrics["label_quality"] = label_quality(
             [entry["scores"] for entry in entries],

@@ -50,6 +50,14 @@ def _attention_lines(metrics: dict[str, Any]) -> list[str]:
             f"{_percent(shares['border'])} % on the outermost positions "
             f"({_percent(shares['uniform_border'])} % if it were uniform)"
         )
+    statistics = metrics.get("attention_statistics") or {}
+    if statistics.get("same_position") is not None:
+        lines.append(
+            f"over images: {_percent(statistics['inside'])} % on the object, which covers "
+            f"{_percent(statistics['area'])} %; the most attended position of a label is the same one in "
+            f"{_percent(statistics['same_position'])} %; {_percent(statistics['image_share'])} % of the "
+            "attention's variance comes from the image"
+        )
     return lines
 
 

@@ -261,8 +261,10 @@ def gram_maps(
     square = to_square(image, model.inputs[0].shape[1], image_fit).astype(np.float32)
     height, width = image.shape[:2] if image_fit == "stretch" else [max(image.shape[:2])] * 2
     features = model.get_layer("encoder")(square[None], training=False)["features"]
-    scaled = model.get_layer("attention").get_layer("conv5_3_scaled")(features)
-    a = np.asarray(scaled, np.float32)[0]
+    for layer in model.get_layer("attention").layers:
+        if layer.name in ("conv5_3_scaled", "conv5_3_unit"):
+            features = layer(features)
+    a = np.asarray(features, np.float32)[0]
     maps = []
     for x, y in pixels:
         column, row = int((x + 0.5) * a.shape[1] / width), int((y + 0.5) * a.shape[0] / height)

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
 from tfseg.files import write_atomic
@@ -55,14 +55,7 @@ class Monitor:
         self._summary_every = summary_every
         self._log = _open_log(stage_dir / LOSS_LOG, start_step)
         self._writer = tf.summary.create_file_writer(str(stage_dir))
-        self._bar = tqdm(
-            total=steps,
-            initial=start_step,
-            unit="update",
-            desc=stage_dir.name,
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # Seconds; a log is no terminal.
-        )
+        self._bar = cli.progress_bar(stage_dir.name, "update", steps, initial=start_step)
         self._last = time.perf_counter()
 
     def update(self, step: int, losses: dict[str, tf.Tensor]) -> None:
