@@ -68,7 +68,7 @@ class Recorder(keras.optimizers.SGD):
 
     def __init__(self, variables):
         super().__init__(learning_rate=0.0)
-        self.gradients = [tf.Variable(tf.zeros(variable.shape)) for variable in variables]
+        self.gradients = [tf.Variable(tf.zeros(v.shape, v.dtype)) for v in variables]
 
     def apply(self, grads, trainable_variables=None):
         for kept, gradient in zip(self.gradients, grads, strict=True):

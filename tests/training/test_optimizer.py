@@ -46,6 +46,23 @@ def test_several_steps_equal_numpy(scale):
         assert moved > 0
 
 
+def test_float64_to_the_last_digits():
+    variable = keras.Variable(np.random.default_rng(0).normal(0, 0.1, (5, 3)), dtype="float64")
+    start, rng = variable.numpy(), np.random.default_rng(1)
+    optimizer = AdamWithMultipliers([3.0], learning_rate=LEARNING_RATE)
+    optimizer.build([variable])
+    gradients = [rng.standard_normal((5, 3)) for _ in range(5)]
+    for gradient in gradients:
+        optimizer.apply([gradient], [variable])
+    rate = 3.0 * float(optimizer.learning_rate)
+    np.testing.assert_allclose(variable.numpy(), numpy_adam(start, gradients, rate), rtol=1e-12)
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(ValueError, match="amsgrad"):
+        AdamWithMultipliers([1.0], amsgrad=True)
+
+
 def test_the_first_step_with_unit_gradients_is_the_rate_times_the_multiplier():
     """SPEC 15: bias steps are twice weight steps, the class score's ten times."""
     model = build_transfernet(preset("tiny").replace(image_size=32))

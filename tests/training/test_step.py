@@ -1,5 +1,6 @@
 """An update against losses and gradients written out with TensorFlow's own functions on one whole batch."""
 
+import keras
 import numpy as np
 import pytest
 import small_training as small
@@ -76,6 +77,87 @@ def test_micro_batches_alternate_target_first():
     # Traced twice: the first pair of micro-batches, and the loop over the others.
     assert seen[:2] == [("target", 2), ("source", 2)]
     assert all(pair == (("target", 2), ("source", 2)) for pair in zip(seen[::2], seen[1::2], strict=True))
+
+
+@pytest.fixture
+def float64():
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("model", ["transfernet", "decouplednet"])
+def test_gradients_to_the_last_digits(float64, model):
+    """What is computed once, in another order or not at all leaves loss and gradients as they are."""
+    built = small.network("joint", model)
+    wrapped, batch = small.stage_of(built, "joint", seg_weight=0.7), small.batch_of(8)
+    values = [variable.value for variable in wrapped.trained]
+    assert {value.dtype for value in values} == {tf.float64}
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
+    source, target = ({name: batch[d][name] for name in ("image", "label")} for d in small.DOMAINS)
+    with tf.GradientTape() as tape:
+        seen, unseen = built(source, training=True), built(target, training=False)
+        labels = tf.concat([source["label"], target["label"]], axis=0) - 1
+        class_logits = tf.concat([seen["class_logits"], unseen["class_logits"]], axis=0)
+        valid = tf.where(batch["source"]["mask"] != 255)
+        truth = tf.cast(tf.gather_nd(batch["source"]["mask"], valid), tf.int32)
+        loss = tf.reduce_mean(cross_entropy(labels, class_logits))
+        loss += 0.7 * tf.reduce_mean(cross_entropy(truth, tf.gather_nd(seen["mask_logits"], valid)))
+    expected = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    expected = {v.path: g.numpy() for v, g in zip(wrapped.trained, expected, strict=True)}
+    # Batch norm normalises over a micro-batch: DecoupledNet's gradients depend on the cut.
+    for micro_batch_size in (0, 1, 2) if model == "transfernet" else (0,):
+        _, gradients = small.gradients_of(wrapped, batch, micro_batch_size)
+        small.assert_close(gradients, expected, relative=1e-12)
+
+
+def _shapes_in_functions(train_step, batch):
+    """Shapes of what the operations of a traced update give: of the update itself, and of its functions."""
+    definition = train_step.get_concrete_function(batch).graph.as_graph_def(add_shapes=True)
+
+    def shapes(nodes):
+        listed = [shape for node in nodes for shape in node.attr["_output_shapes"].list.shape]
+        return [tuple(dim.size for dim in shape.dim) for shape in listed]
+
+    functions = [node for f in definition.library.function for node in f.node_def]
+    return shapes(definition.node), shapes(functions)
+
+
+def test_the_largest_gradient_is_formed_once_and_not_in_a_micro_batch():
+    """Memory of an update does not grow with a sum of feat_embed's gradient for each micro-batch."""
+    built = small.network("joint")
+    kernel = built.get_layer("attention").get_layer("feat_embed").kernel
+    wrapped, batch = small.stage_of(built), small.batch_of(16)
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(wrapped.trained)
+    step = build_train_step(wrapped, optimizer, small.DOMAINS, 16, 2)
+    once, in_functions = _shapes_in_functions(step, batch)
+    assert tuple(kernel.shape) not in in_functions  # The loop over micro-batches, and all that it calls.
+    assert once.count((8, 16, 16)) or in_functions  # Shapes are told.
+    definition = step.get_concrete_function(batch).graph.as_graph_def(add_shapes=True)
+    products = [
+        node
+        for node in definition.node
+        if node.op == "MatMul"
+        and [d.size for d in node.attr["_output_shapes"].list.shape[0].dim] == list(kernel.shape)
+    ]
+    assert len(products) == 1
+
+
+def test_of_the_frozen_encoder_features_and_switches_are_kept():
+    built, batch = small.network("joint"), small.batch_of(8)
+    wrapped = small.stage_of(built)
+    features = {"features": "float32"}
+    switches = {f"switches{i}": "uint8" for i in (1, 2)}
+    for domain, expected in (("source", {**features, **switches}), ("target", features)):
+        encoded = wrapped.encode(batch[domain], domain)
+        assert {name: keras.backend.standardize_dtype(t.dtype) for name, t in encoded.items()} == expected
+        assert wrapped.encoded_dtypes(domain) == expected
+        for name, value in built.get_layer("encoder")(batch[domain]["image"]).items():
+            if name in encoded:
+                np.testing.assert_array_equal(encoded[name], value)
 
 
 @pytest.mark.parametrize("stage", ["joint", "encoder"])

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
+from tfseg.precision import at_least_float32
+
 
 @keras.saving.register_keras_serializable("tfseg")
 class LabelOneHot(keras.layers.Layer):
@@ -64,7 +66,7 @@ class SpatialSoftmax(keras.layers.Layer):
 
     def call(self, alpha: KerasTensor) -> KerasTensor:
         """Normalises `alpha`; see the class for shapes."""
-        alpha = ops.cast(alpha, keras.backend.result_type(alpha.dtype, "float32"))
+        alpha = ops.cast(alpha, at_least_float32(alpha.dtype))
         attention = ops.softmax(alpha, axis=-1)
         attention = ops.reshape(attention, (-1, self.map_size, self.map_size))
         return ops.cast(attention, self.compute_dtype)

@@ -2,6 +2,8 @@
 
 from keras import KerasTensor, ops
 
+from tfseg.precision import at_least_float32
+
 
 def label_cross_entropy(label: KerasTensor, class_logits: KerasTensor) -> KerasTensor:
     """e_c of equation (6): softmax cross-entropy of one label.
@@ -11,10 +13,10 @@ def label_cross_entropy(label: KerasTensor, class_logits: KerasTensor) -> KerasT
         class_logits: `[B, L]`.
 
     Returns:
-        float32 `[B]`, in nats; NaN for an id outside, which stops a training instead of teaching it
+        `[B]`, float32 at least, in nats; NaN for an id outside, which stops a training instead of teaching it
         another label.
     """
-    logits = ops.cast(class_logits, "float32")
+    logits = ops.cast(class_logits, at_least_float32(class_logits.dtype))
     index = ops.cast(label, "int32") - 1
     known = ops.logical_and(index >= 0, index < logits.shape[-1])
     chosen = ops.take_along_axis(logits, ops.expand_dims(ops.where(known, index, 0), -1), axis=-1)
@@ -35,8 +37,8 @@ def multi_label_cross_entropy(
         class_logits: `[B, L]`.
 
     Returns:
-        float32 `[B]`, the sum over known labels, in nats.
+        `[B]`, float32 at least, the sum over known labels, in nats.
     """
-    logits = ops.cast(class_logits, "float32")
-    loss = ops.softplus(logits) - logits * ops.cast(present, "float32")
-    return ops.sum(loss * ops.cast(known, "float32"), axis=-1)
+    logits = ops.cast(class_logits, at_least_float32(class_logits.dtype))
+    loss = ops.softplus(logits) - logits * ops.cast(present, logits.dtype)
+    return ops.sum(loss * ops.cast(known, logits.dtype), axis=-1)

@@ -6,6 +6,7 @@ from keras import KerasTensor
 from tfseg.config import ModelConfig
 from tfseg.layers import AttendedFeature, DensifiedAttention, LabelOneHot, SpatialSoftmax
 from tfseg.models.encoder import normalize_features
+from tfseg.precision import at_least_float32
 
 
 def build_attention(config: ModelConfig) -> keras.Model:
@@ -61,7 +62,7 @@ def build_classification_head(config: ModelConfig) -> keras.Model:
     attended = keras.Input((config.feature_channels,), name="attended")
     x = _dense(config.classification_units, "ip1", activation="relu")(attended)
     logits = _dense(config.num_labels, "cls_score")(x)
-    logits = keras.layers.Activation("linear", dtype="float32", name="class_logits")(logits)
+    logits = keras.layers.Activation("linear", dtype=at_least_float32(), name="class_logits")(logits)
     return keras.Model(attended, logits, name="classification_head")
 
 

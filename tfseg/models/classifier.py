@@ -8,6 +8,7 @@ from keras import KerasTensor
 from tfseg.config import ModelConfig
 from tfseg.layers import MaxPooling2DWithSwitches
 from tfseg.models.encoder import build_encoder, normalize_features
+from tfseg.precision import at_least_float32
 
 
 def build_classifier(config: ModelConfig) -> keras.Model:
@@ -77,4 +78,4 @@ def pool_scores(config: ModelConfig, score_maps: KerasTensor) -> KerasTensor:
         keras.layers.GlobalMaxPooling2D if config.score_pool == "max" else keras.layers.GlobalAveragePooling2D
     )
     logits = pool(name="score_pool")(score_maps)
-    return keras.layers.Activation("linear", dtype="float32", name="class_logits")(logits)
+    return keras.layers.Activation("linear", dtype=at_least_float32(), name="class_logits")(logits)

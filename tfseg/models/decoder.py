@@ -5,6 +5,7 @@ from keras import KerasTensor
 
 from tfseg.config import ModelConfig
 from tfseg.layers import MaxUnpooling2D
+from tfseg.precision import at_least_float32
 
 
 def build_decoder(config: ModelConfig) -> keras.Model:
@@ -36,7 +37,7 @@ def build_decoder(config: ModelConfig) -> keras.Model:
     logits = keras.layers.Conv2D(
         2, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="seg_score"
     )(x)
-    logits = keras.layers.Activation("linear", dtype="float32", name="mask_logits")(logits)
+    logits = keras.layers.Activation("linear", dtype=at_least_float32(), name="mask_logits")(logits)
     return keras.Model({"densified": densified, **switches}, logits, name="decoder")
 
 

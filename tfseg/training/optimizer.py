@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 BIAS_MULTIPLIER = 2.0
 CLASS_SCORE_MULTIPLIER = 10.0
@@ -23,6 +24,8 @@ class AdamWithMultipliers(keras.optimizers.Adam):
 
     def __init__(self, multipliers: Sequence[float], **kwargs: Any) -> None:
         super().__init__(**{"epsilon": 1e-8, **kwargs})
+        if self.amsgrad:
+            raise ValueError("amsgrad=True: not supported")
         self.multipliers = [float(multiplier) for multiplier in multipliers]
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -32,9 +35,27 @@ class AdamWithMultipliers(keras.optimizers.Adam):
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Takes Adam's step of one variable, scaled."""
-        multiplier = self.multipliers[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * multiplier)
+        """Takes Adam's step of one variable, scaled.
+
+        One operation updates weight and moments in place. Written out as Keras does, it reads and writes
+        arrays of the variable's size about twenty times, and holds several of them.
+        """
+        index = self._get_variable_index(variable)
+        dtype = variable.dtype
+        step = tf.cast(self.iterations.value + 1, dtype)
+        beta1, beta2, epsilon = (tf.constant(x, dtype) for x in (self.beta_1, self.beta_2, self.epsilon))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta1**step,
+            beta2_power=beta2**step,
+            lr=tf.cast(learning_rate, dtype) * self.multipliers[index],
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            grad=tf.cast(gradient, dtype),
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

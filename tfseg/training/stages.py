@@ -6,11 +6,18 @@
 | classifier | classifier | all of it | multi-label, both domains |
 | attention | segmentation | attention, classification head | equation (6) |
 | joint | segmentation | the same, and the decoder | equation (9) |
+
+A stage tells the update (`tfseg.training.step`) what to differentiate:
+
+- `trained`: the variables;
+- `encode`: what the frozen part of the network makes of an example, once an update;
+- `embed`: the one dense layer, if any, so large that its gradient is formed once an update;
+- `losses`: everything behind.
 """
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 from keras import KerasTensor, ops
@@ -70,12 +77,18 @@ class MultiLabelStage:
             for weight in layer.weights
         }
         self.trained = [weight for weight in classifier.trainable_variables if id(weight) not in frozen]
+        self.embed: keras.layers.Dense | None = None
         self.decoded_domains: frozenset[str] = frozenset()
         num_labels = classifier.output["class_logits"].shape[-1]
         self._known = {
             domain: [float(i in known) for i in range(1, num_labels + 1)]
             for domain, known in known_labels.items()
         }
+
+    def encoded_dtypes(self, domain: str) -> dict[str, str]:
+        """Returns nothing: no part of the network is frozen, and there is no `encode`."""
+        del domain
+        return {}
 
     def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
         """Returns the micro-batch's share of the global loss, and what to show."""
@@ -116,21 +129,51 @@ class SegmentationStage:
         self.model = model
         self.seg_weight = seg_weight
         self.mean_per_micro_batch = mean_per_micro_batch
-        self.trained = model.get_layer("attention").trainable_variables
-        self.decoded_domains = frozenset()
-        self._classify = _without_decoder(model)
-        ids = {id(variable) for variable in self._classify.trainable_variables}
+        attention, decoder = model.get_layer("attention"), model.get_layer("decoder")
+        # What leads from the attention to the decoder alone is left out of `_classify`: DecoupledNet's batch
+        # norm must not learn statistics of pairs that are never decoded.
+        needed = {name: attention.output[name] for name in ("attention", "class_logits")}
+        ids = {id(v) for v in keras.Model(attention.input, needed).trainable_variables}
+        self.trained = attention.trainable_variables
         self.classified = [variable for variable in self.trained if id(variable) in ids]
+        self.decoded_domains: frozenset[str] = frozenset()
         if joint:
-            self.trained = self.trained + model.get_layer("decoder").trainable_variables
+            self.trained = self.trained + decoder.trainable_variables
             self.decoded_domains = frozenset({"source", "target"} if decode_target else {"source"})
+        self._encoder = model.get_layer("encoder")
+        self.embed = next((layer for layer in attention.layers if layer.name == "feat_embed"), None)
+        self._flatten = self.embed and keras.Model(attention.input["features"], self.embed.input)
+        self._attend = _behind(self.embed, attention, attention.output)
+        self._classify = _behind(self.embed, attention, needed)
+        self._decode = _behind_attention(model)
+
+    def encoded_dtypes(self, domain: str) -> dict[str, str]:
+        """Returns the names and dtypes of what `encode` gives."""
+        decoded = domain in self.decoded_domains
+        return {name: t.dtype for name, t in self._encoder.output.items() if decoded or name == "features"}
+
+    def encode(self, examples: Examples, domain: str) -> Examples:
+        """Returns what is needed of the frozen encoder: the features, and switches of what is decoded."""
+        encoded = self._encoder(examples["image"], training=True)
+        return {name: encoded[name] for name in self.encoded_dtypes(domain)}
+
+    def flatten(self, features: KerasTensor) -> KerasTensor:
+        """Returns the input of `embed`, `[B, h w D]`, of features `[B, h, w, D]`."""
+        return self._flatten(features)
 
     def losses(self, examples: Examples, domain: str, norm: Normalization) -> Losses:
-        """Returns the micro-batch's share of the global losses, and what to show."""
+        """Returns the micro-batch's share of the global losses, and what to show.
+
+        Args:
+            examples: `image`, `label`, `mask`, what `encode` gave, and `embedded`, the output of `embed`.
+            domain: Of the examples.
+            norm: What sums are divided by.
+        """
         decoded = domain in self.decoded_domains
-        inputs = {"image": examples["image"], "label": examples["label"]}
-        outputs = (self.model if decoded else self._classify)(inputs, training=True)
-        logits = outputs["class_logits"]
+        names = ("features", "label", "embedded") if self.embed else ("features", "label")
+        inputs = [examples[name] for name in names]
+        located = (self._attend if decoded else self._classify)(inputs, training=True)
+        logits = located["class_logits"]
         cls_loss = ops.sum(label_cross_entropy(examples["label"], logits)) / norm.pairs
         right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32") + 1, examples["label"])
         losses = {
@@ -139,13 +182,16 @@ class SegmentationStage:
             "cls_accuracy": ops.sum(ops.cast(right, "float32")) / norm.pairs,
         }
         if decoded:
-            seg_sum, valid = mask_cross_entropy(examples["mask"], outputs["mask_logits"])
+            switches = [examples[name] for name in _switch_names(self.model)]
+            maps = [located["attention"], located["densified"]]
+            mask_logits = self._decode([*maps, *switches], training=True)
+            seg_sum, valid = mask_cross_entropy(examples["mask"], mask_logits)
             if self.mean_per_micro_batch:
                 losses["seg_loss"] = mean_over_valid(seg_sum, valid) / norm.micro_batches
             else:
                 losses["seg_loss"] = mean_over_valid(seg_sum, norm.valid_pixels)
             losses["loss"] = cls_loss + self.seg_weight * losses["seg_loss"]
-        return {**losses, **attention_sums(examples, outputs["attention"], logits.shape[-1])}
+        return {**losses, **attention_sums(examples, located["attention"], logits.shape[-1])}
 
 
 def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) -> dict[str, KerasTensor]:
@@ -196,16 +242,31 @@ def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) 
     return {f"attention/{name}": value for name, value in sums.items()}
 
 
-def _without_decoder(model: keras.Model) -> keras.Model:
-    """Returns the part of a segmentation network that equation (6) needs, of the same layers.
+def _behind(
+    embed: keras.layers.Dense | None, attention: keras.Model, outputs: dict[str, KerasTensor]
+) -> keras.Model:
+    """Returns what follows `embed` in the attention part; all of it where there is no such layer."""
+    inputs = [attention.input["features"], attention.input["label"]]
+    return keras.Model(inputs if embed is None else [*inputs, embed.output], outputs)
 
-    What leads from the attention to the decoder alone is left out too: DecoupledNet's batch norm must not
-    learn statistics of pairs that are never decoded.
-    """
-    attention = model.get_layer("attention")
-    needed = {name: attention.output[name] for name in ("attention", "class_logits")}
-    classification = keras.Model(attention.input, needed, name="classification")
-    image, label = model.input["image"], model.input["label"]
-    features = model.get_layer("encoder")(image)["features"]
-    outputs = classification({"features": features, "label": label})
-    return keras.Model(model.input, outputs, name="without_decoder")
+
+
+def _behind_attention(model: keras.Model) -> keras.Model:
+    """Returns what follows the attention part, from its maps and the switches to mask logits."""
+    calls: dict[str, tuple] = {}
+
+    def record(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        calls[layer.name] = args, outputs
+        return outputs
+
+    # The same layers, called once more: which tensors lie between them a model does not tell.
+    keras.models.clone_model(model, call_function=record, clone_function=lambda layer: layer)
+    (decoder_inputs,), mask_logits = calls["decoder"]
+    _, located = calls["attention"]
+    switches = [decoder_inputs[name] for name in _switch_names(model)]
+    return keras.Model([located["attention"], located["densified"], *switches], mask_logits)
+
+
+def _switch_names(model: keras.Model) -> list[str]:
+    return sorted(name for name in model.get_layer("encoder").output if name != "features")

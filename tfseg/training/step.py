@@ -9,7 +9,8 @@ from tfseg.errors import InputError
 from tfseg.losses import IGNORE_LABEL
 from tfseg.training.stages import MultiLabelStage, Normalization, SegmentationStage
 
-Batch = dict[str, dict[str, tf.Tensor]]
+Examples = dict[str, tf.Tensor]
+Batch = dict[str, Examples]
 Stage = MultiLabelStage | SegmentationStage
 
 
@@ -54,45 +55,81 @@ def build_train_step(
         )
     rounds = share // micro
     decoded = [domain for domain in domains if domain in stage.decoded_domains]
-    trained = [variable.value for variable in stage.trained]
+    # The gradient of the embedding's kernel is a product of two small matrices, and itself 0.84 GB: it is
+    # formed once, of the whole batch, from what goes into the layer and the gradient of what comes out.
+    embed = [stage.embed.kernel.path, stage.embed.bias.path] if stage.embed else []
+    summed = [variable for variable in stage.trained if variable.path not in embed]
+
+    @tf.function(jit_compile=jit_compile)
+    def encode(examples: Examples, domain: str) -> Examples:
+        return stage.encode(examples, domain)
 
     @tf.function(jit_compile=jit_compile)
     def gradients(
-        examples: dict[str, tf.Tensor], valid_pixels: tf.Tensor, domain: str
-    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        examples: Examples, valid_pixels: tf.Tensor, domain: str
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor | None, dict[str, tf.Tensor]]:
         norm = Normalization(batch_size, valid_pixels, rounds * len(decoded) * replicas)
-        # Watching the trained variables alone keeps the frozen encoder free of a backward pass.
+        watched = [variable.value for variable in summed]
+        embedded = [examples["embedded"]] if embed else []
+        # Watching the trained variables alone keeps everything else free of a backward pass.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(trained)
+            tape.watch([watched, embedded])
             losses = stage.losses(examples, domain, norm)
-        zero = tf.UnconnectedGradients.ZERO
-        return tape.gradient(losses["loss"], trained, unconnected_gradients=zero), losses
-
-    def accumulate(batch: Batch, valid_pixels: tf.Tensor) -> tuple[list[tf.Tensor], dict]:
-        total, shown = None, {}
-        for domain in domains:
-            grads, losses = gradients(batch[domain], valid_pixels, domain)
-            total = grads if total is None else [a + b for a, b in zip(total, grads, strict=True)]
-            for name, value in losses.items():
-                shown[name] = shown.get(name, 0.0) + value
-        return total, shown
+        grads, embedded_grad = tape.gradient(losses["loss"], (watched, embedded))
+        return grads, embedded_grad[0] if embed else None, losses
 
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
         valid_pixels = _count_valid([batch[domain]["mask"] for domain in decoded])
+        # One micro-batch after the other: side by side they would take the memory of the whole batch.
         cut = tf.nest.map_structure(lambda x: tf.reshape(x, (rounds, micro, *x.shape[1:])), batch)
-        total, shown = accumulate(_at(cut, 0), valid_pixels)
-        if rounds > 1:
-            # One after the other: side by side they would take the memory of the whole batch.
-            _, total, shown = tf.while_loop(
-                lambda i, *_: i < rounds,
-                lambda i, total, shown: (
-                    i + 1,
-                    *_add((total, shown), accumulate(_at(cut, i), valid_pixels)),
-                ),
-                (tf.constant(1), total, shown),
-                parallel_iterations=1,
-            )
-        optimizer.apply(total, stage.trained)
+        flat = {}
+        for domain in domains:
+            if dtypes := stage.encoded_dtypes(domain):
+                cut[domain] |= tf.map_fn(
+                    lambda examples, domain=domain: encode(examples, domain),
+                    cut[domain],
+                    parallel_iterations=1,
+                    fn_output_signature=dtypes,
+                )
+            if embed:
+                features = cut[domain]["features"]
+                flat[domain] = stage.flatten(tf.reshape(features, (share, *features.shape[2:])))
+                embedded = stage.embed(flat[domain])
+                cut[domain]["embedded"] = tf.reshape(embedded, (rounds, micro, *embedded.shape[1:]))
+
+        def add_round(i: tf.Tensor, sums: list, embedded_grads: dict, shown: dict) -> tuple:
+            for domain in domains:
+                examples = tf.nest.map_structure(lambda x: x[i], cut[domain])
+                grads, embedded_grad, losses = gradients(examples, valid_pixels, domain)
+                sums = [s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
+                if embed:
+                    embedded_grads |= {domain: embedded_grads[domain].write(i, embedded_grad)}
+                shown |= {name: shown[name] + tf.cast(value, tf.float32) for name, value in losses.items()}
+            return i + 1, sums, embedded_grads, shown
+
+        sums = [tf.zeros(variable.shape, variable.dtype) for variable in summed]
+        arrays = {d: tf.TensorArray(stage.embed.compute_dtype, rounds) for d in domains if embed}
+        shown = {}
+        for domain in domains:
+            like = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), cut[domain])
+            traced = gradients.get_concrete_function(like, tf.TensorSpec([], tf.float32), domain)
+            _, _, losses = traced.structured_outputs
+            shown |= {name: tf.zeros(value.shape) for name, value in losses.items()}
+        _, sums, arrays, shown = tf.while_loop(
+            lambda i, *_: i < rounds,
+            add_round,
+            (tf.constant(0), sums, arrays, shown),
+            parallel_iterations=1,
+        )
+        by_path = {variable.path: total for variable, total in zip(summed, sums, strict=True)}
+        if embed:
+            inputs = tf.concat([flat[domain] for domain in domains], axis=0)
+            grads = tf.concat([arrays[domain].concat() for domain in domains], axis=0)
+            kernel, bias = stage.embed.kernel, stage.embed.bias
+            inputs, grads = tf.cast(inputs, kernel.dtype), tf.cast(grads, kernel.dtype)
+            by_path[kernel.path] = tf.matmul(inputs, grads, transpose_a=True)
+            by_path[bias.path] = tf.reduce_sum(grads, axis=0)
+        optimizer.apply([by_path[variable.path] for variable in stage.trained], stage.trained)
         return shown
 
     @tf.function
@@ -111,11 +148,3 @@ def _count_valid(masks: list[tf.Tensor]) -> tf.Tensor:
     counts = [tf.reduce_sum(tf.cast(mask != IGNORE_LABEL, tf.float32)) for mask in masks]
     count = tf.add_n(counts) if counts else tf.constant(0.0)
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-
-
-def _at(cut: Batch, index: tf.Tensor | int) -> Batch:
-    return tf.nest.map_structure(lambda x: x[index], cut)
-
-
-def _add(left: tuple, right: tuple) -> tuple:
-    return tf.nest.map_structure(tf.add, left, right)
