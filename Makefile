@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-compat lint clean-demo
+.PHONY: venv demo photos test test-compat lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -27,6 +27,14 @@ test-compat: venv .venv-tfa/installed
 
 lint: venv
 	$(PY) -m ruff check .
+
+# Nothing else should run meanwhile; docs/PERFORMANCE.md says what to expect.
+BENCH := runs/bench
+bench: venv
+	@mkdir -p $(BENCH)
+	$(PY) -m benchmarks.unpooling --output=$(BENCH)/unpooling.json
+	$(PY) -m benchmarks.train_step --image_size=160 --batch_size=16 --micro_batch_size=4 --output=$(BENCH)/train_step_160.json
+	$(PY) -m benchmarks.train_step --image_size=320 --batch_size=8 --micro_batch_size=2 --output=$(BENCH)/train_step_320.json
 
 # The demo, each step behind the file that it writes last, so that a second run starts where the first ended.
 DEMO := runs/demo

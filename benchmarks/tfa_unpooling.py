@@ -1,4 +1,4 @@
-"""Run by bench_pooling.py with .venv-tfa's Python: times `tfa.layers.MaxUnpooling2D`.
+"""Run by unpooling.py with .venv-tfa's Python: times `tfa.layers.MaxUnpooling2D`.
 
 Usage: tfa_unpooling.py B,H,W,C ROUNDS; the last line printed is JSON of median milliseconds.
 """

@@ -60,11 +60,11 @@ def build_train_step(
     embed = [stage.embed.kernel.path, stage.embed.bias.path] if stage.embed else []
     summed = [variable for variable in stage.trained if variable.path not in embed]
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def encode(examples: Examples, domain: str) -> Examples:
         return stage.encode(examples, domain)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def gradients(
         examples: Examples, valid_pixels: tf.Tensor, domain: str
     ) -> tuple[list[tf.Tensor | None], tf.Tensor | None, dict[str, tf.Tensor]]:
@@ -132,7 +132,7 @@ def build_train_step(
         optimizer.apply([by_path[variable.path] for variable in stage.trained], stage.trained)
         return shown
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(batch: Batch) -> dict[str, tf.Tensor]:
         per_replica = strategy.run(replica_step, args=(batch,))
         return {

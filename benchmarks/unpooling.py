@@ -1,8 +1,8 @@
 """Times pooling with switches and unpooling against other ways.
 
 All ways run in turn, round after round, in one process, so that their ratios hold although the
-machine's speed drifts. TensorFlow Addons runs right after in its own environment, .venv-tfa, if that is
-there.
+machine's speed drifts. A copy of the larger maps shows what moving their bytes takes. TensorFlow Addons runs
+right after in its own environment, .venv-tfa, if that is there.
 """
 
 import dataclasses
@@ -38,7 +38,8 @@ class BenchmarkOptions:
     """What is timed; each field is a flag."""
 
     shape: tuple[str, ...] = cli.flag(
-        "Maps to pool, B,H,W,C; may stand several times.", default=("4,160,160,64", "32,96,96,24")
+        "Maps to pool, B,H,W,C; may stand several times; by default those of the official network.",
+        default=("1,320,320,64", "1,160,160,128", "1,80,80,256", "1,40,40,512"),
     )
     rounds: int = cli.flag("Timed rounds; the median counts.", default=15, lower=1)
     output: str | None = cli.flag(
@@ -94,7 +95,7 @@ def unpool_by_depth_to_space(values: tf.Tensor, switches: tf.Tensor) -> tf.Tenso
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see the module's docstring."""
-    return cli.run("benchmarks.bench_pooling", __doc__, BenchmarkOptions, _run, argv, EXAMPLES)
+    return cli.run("benchmarks.unpooling", __doc__, BenchmarkOptions, _run, argv, EXAMPLES)
 
 
 def _run(options: BenchmarkOptions) -> None:
@@ -138,12 +139,14 @@ def measure(shape: tuple[int, ...], rounds: int) -> dict[str, dict[str, dict[str
             "tfseg": (MaxPooling2DWithSwitches(), maps, None),
             "slices": (pool_by_slices, maps, None),
             "space_to_depth": (pool_by_space_to_depth, maps, None),
+            "a copy": (lambda x: x * 2.0, maps, None),
         },
         "unpooling": {
             "scatter_nd": (unpool_by_scatter, pooled, argmax),
             "tfseg": (lambda x, s: unpool((x, s)), pooled, switches),
             "broadcast": (unpool_by_broadcast, pooled, switches),
             "depth_to_space": (unpool_by_depth_to_space, pooled, switches),
+            "a copy": (lambda x: x * 2.0, maps, None),
         },
     }
     times = {kind: _time_in_turn(named, rounds) for kind, named in ways.items()}
