@@ -1,16 +1,18 @@
 """Builds records from a COCO folder, one domain of a pair of datasets.
 
-Images that hold a category of the other domain are dropped whole; see `tfrecords.coco` for the rules.
+Images that hold a category of the other domain are dropped whole; see `tfrecords.coco` for the rules. With
+--domain=target boxes are enough: the labels of an image are the categories of its boxes.
 """
 
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Literal
 
+from tfrecords.choices import EmptyRegions, Exif, Malformed, Unlisted
 from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
+from tfseg.files import require_output_folder
 
 EXAMPLES = (
     "--annotations=instances_train2017.json --images=train2017 "
@@ -41,9 +43,25 @@ class CocoOptions:
         default=0.0,
         lower=0.0,
     )
-    unlisted: Literal["error", "ignore", "background"] = cli.flag(
-        "Categories that the label map does not list: refuse the file, paint them 255, or leave them out.",
+    unlisted: Unlisted = cli.flag(
+        "Categories with annotations that the label map does not list: refuse the file, paint them 255, or "
+        "leave them out.",
         default="error",
+    )
+    malformed: Malformed = cli.flag(
+        "Malformed annotations, and images that are missing or damaged: refuse the file and tell them all, "
+        "or leave them out, counted.",
+        default="fail",
+    )
+    exif: Exif = cli.flag(
+        "Images that EXIF says to turn: refuse them, turn them upright (they were annotated as viewers show "
+        "them), or leave them as stored.",
+        default="error",
+    )
+    empty_regions: EmptyRegions = cli.flag(
+        "Categories of which an image has no pixel (polygons outside, or of no area): no label, or a label.",
+        default="drop",
+        advanced=True,
     )
     workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
 
@@ -57,11 +75,20 @@ def _run(options: CocoOptions) -> None:
     from tfrecords import coco
     from tfrecords.summary import split_table
 
+    require_output_folder(options.output_dir, "--output_dir")
     summary = coco.build(
         annotations=options.annotations,
         images_dir=options.images,
         label_map=LabelMap.load(options.label_map),
-        rules=coco.Rules(options.domain, options.exclude_target_images, options.min_area, options.unlisted),
+        rules=coco.Rules(
+            domain=options.domain,
+            exclude_other=options.exclude_target_images,
+            min_area=options.min_area,
+            unlisted=options.unlisted,
+            malformed=options.malformed,
+            exif=options.exif,
+            empty_regions=options.empty_regions,
+        ),
         split=options.split,
         output_dir=options.output_dir,
         num_shards=options.num_shards,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tfrecords.pool import default_workers
 from tfseg import cli
+from tfseg.files import require_output_folder
 
 EXAMPLES = (
     "--output_dir=synthetic --seed=1",
@@ -43,6 +44,7 @@ def _run(given: SyntheticOptions) -> None:
     from tfrecords import synthetic
     from tfrecords.synthetic_scenes import SOURCE, TARGET
 
+    require_output_folder(given.output_dir, "--output_dir")
     options = synthetic.Options(
         seed=given.seed,
         source_train=given.source_train,

@@ -7,11 +7,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
+from tfrecords.choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
 from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
+from tfseg.files import require_output_folder
 
 EXAMPLES = (
     "--voc_root=VOCdevkit/VOC2012 --split=train_aug --label_map=configs/labels/voc20_coco60.json "
@@ -38,8 +39,34 @@ class VocOptions:
         default="SegmentationClassAug",
     )
     domain: Domain = cli.flag("Domain that the images belong to.", default="target")
-    labels_from: Literal["annotations", "masks"] = cli.flag(
-        "Image labels from the XML files or the masks.", default="annotations"
+    labels_from: LabelsFrom = cli.flag("Image labels from the XML files or the masks.", default="annotations")
+    unlisted: Unlisted = cli.flag(
+        "Classes that the label map does not list: refuse them; or give no label, and 255 (ignore) or 0 "
+        "(background) where masks hold VOC's own indices.",
+        default="error",
+    )
+    mask_ids: MaskIds = cli.flag(
+        "What the masks hold: the label map's ids, or VOC's own indices, which are mapped by class name. "
+        "auto: the latter with --unlisted=ignore or background, if the domain's labels are classes of VOC.",
+        default="auto",
+    )
+    mask_values: str = cli.flag(
+        "What the values of the masks mean, such as 255:cat or 1:cat,2:dog,3:ignore.", default=""
+    )
+    mask_palette: MaskPalette = cli.flag(
+        "Masks with a palette are indices (index) or go by VOC's colours (color, also for RGB); auto: "
+        "indices, but VOC's colours in another order are refused.",
+        default="auto",
+    )
+    malformed: Malformed = cli.flag(
+        "Malformed annotations, and images that are missing or damaged: refuse and tell them all, or leave "
+        "them out, counted.",
+        default="fail",
+    )
+    exif: Exif = cli.flag(
+        "Images that EXIF says to turn: refuse them, turn them upright (they were annotated as viewers show "
+        "them), or leave them as stored.",
+        default="error",
     )
     num_shards: int = cli.flag("Shards to write; 0: one per 128 images.", default=0)
     workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
@@ -52,14 +79,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: VocOptions) -> None:
     from tfrecords import voc
+    from tfrecords.masks import parse_mask_values
     from tfrecords.summary import split_table
 
+    require_output_folder(options.output_dir, "--output_dir")
+    label_map = LabelMap.load(options.label_map)
     folder = voc.VocFolder(
         root=Path(options.voc_root),
-        label_map=LabelMap.load(options.label_map),
+        label_map=label_map,
         domain=options.domain,
         masks=options.masks,
         labels_from=options.labels_from,
+        unlisted=options.unlisted,
+        malformed=options.malformed,
+        exif=options.exif,
+        mask_ids=options.mask_ids,
+        mask_values=parse_mask_values(options.mask_values, label_map, options.domain),
+        mask_palette=options.mask_palette,
     )
     summary = voc.build(
         folder=folder,

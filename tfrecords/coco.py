@@ -2,29 +2,35 @@
 
 An image is kept if it has an annotation and, with the exclusion on, none of a category of the other
 domain, crowd regions included (SPEC 4.2). A category becomes a label of the image when a region of it
-that is no crowd has at least `min_area` pixels by the file's own `area`; a kept image may have none,
-and then gives no pair.
+that is no crowd has at least `min_area` pixels by the file's own `area`, and at least one pixel in the
+image; a kept image may have none, and then gives no pair.
 
 With the exclusion off, objects of the other domain's categories are 255 in the masks: their pixels
 teach nothing, neither as object nor as background. How masks are painted: `tfrecords.coco_masks`.
+
+The target domain needs image labels only: there an annotation may have a box and no segmentation, and its
+image then has no mask.
 """
 
-import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tfrecords.checks import is_count, is_id, is_number, short
-from tfrecords.coco_masks import Region, paint
-from tfrecords.images import encode_mask, read_image
+from tfrecords.checks import Findings, MalformedError, identifier, is_name, is_number, short
+from tfrecords.checks import count as as_count
+from tfrecords.choices import EmptyRegions, Exif, Malformed, Unlisted
+from tfrecords.coco_masks import Region, check, decode_all, lay
+from tfrecords.image_paths import leaves, locate, missing_hint
+from tfrecords.images import load_image, size_hint
+from tfrecords.masks import encode_mask
 from tfrecords.shards import SplitHead, write_split
 from tfseg.data.labels import DOMAINS, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
-
-Unlisted = Literal["error", "ignore", "background"]
+from tfseg.files import read_json
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ class Rules:
         min_area: least area (pixels) with which a region makes its category a label of the image.
         unlisted: what becomes of categories that the label map does not list: "error" refuses the file,
             "ignore" paints them 255, "background" does as if they were not annotated.
+        malformed: "fail" refuses a file with malformed entries, "skip" leaves these out, and images of
+            which no record can be made.
+        exif: what becomes of images that EXIF says to turn, see `tfrecords.images.load_image`.
+        empty_regions: whether a region without a pixel in the image makes its category a label ("keep").
     """
 
     domain: Domain = "source"
     exclude_other: bool = True
     min_area: float = 0.0
     unlisted: Unlisted = "error"
+    malformed: Malformed = "fail"
+    exif: Exif = "error"
+    empty_regions: EmptyRegions = "drop"
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class CocoImage:
         file_name: relative to the folder of images.
         height: as in the file.
         width: as in the file.
-        labels: label ids, ascending.
+        labels: label ids by the annotations, ascending.
         regions: its annotations in the order of the file.
     """
 
@@ -74,11 +87,13 @@ class Selection:
         images: kept, in the order of their ids.
         seen: number of images in the file.
         dropped: number of images left out, by reason.
+        notes: number of entries left out, by what is wrong with them.
     """
 
     images: tuple[CocoImage, ...]
     seen: int
     dropped: dict[str, int]
+    notes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -88,37 +103,53 @@ class RecordMaker:
     Attributes:
         annotations: the COCO file, for error messages.
         images_dir: folder of the images.
+        rules: what is taken.
     """
 
     annotations: Path
     images_dir: Path
+    rules: Rules = Rules()
 
     def __call__(self, image: CocoImage) -> ImageRecord:
         """Reads one image file and paints its mask.
 
         Raises:
-            InputError: the image is missing, damaged or of another size than the file says, or a
-                segmentation is malformed.
+            InputError: the image is missing, damaged or of another size than the file says.
         """
         path = self.images_dir / image.file_name
-        data, image_format, height, width = read_image(path)
-        if (height, width) != (image.height, image.width):
+        stored = load_image(path, self.rules.exif, (image.height, image.width))
+        size = stored.height, stored.width
+        if size != (image.height, image.width):
             raise InputError(
-                f"{path}: is {width}x{height}, but {self.annotations} says {image.width}x{image.height} "
-                f"(width x height) of image {image.image_id}"
+                f"{path}: is {size[1]}x{size[0]}, but {self.annotations} says {image.width}x{image.height} "
+                f"(width x height) of image {image.image_id}{size_hint(stored, image.height, image.width)}"
             )
-        where = f"{self.annotations}: image {image.image_id}"
-        mask = paint(image.regions, height, width, where)
+        labels, notes, mask = set(image.labels), list(stored.notes), None
+        if all(region.segmentation is not None for region in image.regions):
+            pixels = decode_all(image.regions, *size, f"{self.annotations}: image {image.image_id}")
+            mask = encode_mask(lay(image.regions, pixels, *size))
+            seen = {
+                region.value
+                for region, covered in zip(image.regions, pixels, strict=True)
+                if region.names_label and covered.any()
+            }
+            notes += [f"labels without a pixel, {_DONE[self.rules.empty_regions]}"] * len(labels - seen)
+            if self.rules.empty_regions == "drop":
+                labels &= seen
         return ImageRecord(
-            image=data,
-            format=image_format,
+            image=stored.data,
+            format=stored.format,
             filename=image.file_name,
             image_id=str(image.image_id),
-            height=height,
-            width=width,
-            labels=image.labels,
-            mask=encode_mask(mask),
+            height=stored.height,
+            width=stored.width,
+            labels=tuple(sorted(labels)),
+            mask=mask,
+            notes=tuple(notes),
         )
+
+
+_DONE = {"drop": "dropped", "keep": "kept"}
 
 
 def build(
@@ -153,47 +184,54 @@ def build(
     if not images_dir.is_dir():
         raise InputError(f"--images={images_dir}: is not a folder")
     selection = select(annotations, label_map, rules)
-    missing = [image for image in selection.images if not (images_dir / image.file_name).is_file()]
-    if missing:
-        raise InputError(
-            f"{images_dir / missing[0].file_name}: the image is missing ({len(missing)} of "
-            f"{len(selection.images)} images that {annotations} lists are)"
-        )
-    options = {"builder": "coco", "annotations": annotations.name, **asdict(rules), "num_shards": num_shards}
-    head = SplitHead(split, rules.domain, label_map, selection.seen, selection.dropped, options)
-    maker = RecordMaker(annotations, images_dir)
-    return write_split(output_dir, head, selection.images, maker, num_shards, workers)
+    images, dropped = _located(selection, images_dir, annotations, rules.malformed)
+    options = {
+        "builder": "coco",
+        "annotations": annotations.name,
+        **_options(rules),
+        "num_shards": num_shards,
+    }
+    head = SplitHead(
+        name=split,
+        domain=rules.domain,
+        label_map=label_map,
+        images_seen=selection.seen,
+        images_dropped=dropped,
+        options=options,
+        notes=selection.notes,
+        skip_malformed=rules.malformed == "skip",
+    )
+    maker = RecordMaker(annotations, images_dir, rules)
+    return write_split(output_dir, head, images, maker, num_shards, workers)
 
 
 def select(annotations: str | os.PathLike[str], label_map: LabelMap, rules: Rules) -> Selection:
-    """Reads a COCO file and applies the rules.
+    """Reads a COCO file and applies the rules. All of it is checked before an image is read.
 
     Raises:
-        InputError: the file is not of COCO's form; names the image, category or annotation.
+        InputError: the file is not of COCO's form; names the images, categories or annotations.
     """
     where = str(annotations)
-    content = _load(annotations)
-    images = {_id(entry, where, "image"): entry for entry in _entries(content, "images", where)}
-    _refuse_duplicates(content, "images", images, where)
-    values, foreign = _category_values(content, label_map, rules, where)
-    regions: dict[int | str, list[tuple[Region, bool]]] = {image_id: [] for image_id in images}
-    excluded = set()
-    known = {}
-    for entry in _entries(content, "annotations", where):
-        annotation_id = _id(entry, where, "annotation")
-        known[annotation_id] = entry
-        at = f"{where}: annotation {annotation_id}"
-        image_id, category = entry.get("image_id"), entry.get("category_id")
-        if not is_id(image_id) or image_id not in images:
-            raise InputError(f"{at}: image_id {image_id!r} is no image of the file")
-        if not is_id(category) or category not in values:
-            raise InputError(f"{at}: category_id {category!r} is no category of the file")
-        if category in foreign:
-            excluded.add(image_id)
-        region = _region(entry, annotation_id, values[category], at)
+    content = read_json(annotations)
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: is not a COCO annotation file: an object is needed at the top")
+    findings = Findings(rules.malformed)
+    images = _images(content, where, findings)
+    categories = _Categories(content, label_map, rules, where)
+    regions: dict[int | str, list[Region]] = {image_id: [] for image_id in images}
+    excluded, known = set(), set()
+    entries = _entries(content, "annotations", where)
+    categories.refuse_unlisted(entries)
+    for entry in entries:
+        if identifier(entry.get("category_id")) in categories.foreign:
+            excluded.add(identifier(entry.get("image_id")))  # also if it is malformed otherwise
+        try:
+            image_id, region = _annotation(entry, images, categories, known, where)
+        except MalformedError as finding:
+            findings.found.append(finding)
+            continue
         if region:
-            regions[image_id].append((region, _is_large(entry, rules.min_area, at)))
-    _refuse_duplicates(content, "annotations", known, where)
+            regions[image_id].append(region)
     own = set(label_map.ids(rules.domain))
     kept, dropped = [], Counter()
     other = DOMAINS[1 - DOMAINS.index(rules.domain)]
@@ -202,22 +240,48 @@ def select(annotations: str | os.PathLike[str], label_map: LabelMap, rules: Rule
             dropped[f"has a {other} category"] += 1
         elif not regions[image_id]:
             dropped["no annotation"] += 1
+        elif image := _image(images[image_id], image_id, regions[image_id], own, findings, where):
+            kept.append(image)
         else:
-            kept.append(_image(images[image_id], regions[image_id], own, where))
-    return Selection(tuple(kept), len(images), dict(sorted(dropped.items())))
+            dropped["malformed"] += 1
+    findings.settle(where)
+    return Selection(tuple(kept), len(content["images"]), dict(sorted(dropped.items())), findings.by_kind())
 
 
-def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: the annotations cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a COCO annotation file: an object is needed at the top")
-    return content
+def _options(rules: Rules) -> dict[str, Any]:
+    # What a split of an older version does not tell is not told as long as it is the default.
+    default = Rules()
+    newer = ("malformed", "exif", "empty_regions")
+    return {
+        name: value
+        for name, value in asdict(rules).items()
+        if name not in newer or value != getattr(default, name)
+    }
+
+
+def _located(
+    selection: Selection, images_dir: Path, annotations: Path, malformed: Malformed
+) -> tuple[list[CocoImage], dict[str, int]]:
+    # The kept images whose files are there, by the names of these, and the counts of the others.
+    found, missing = [], []
+    for image in selection.images:
+        name = locate(images_dir, image.file_name)
+        if name is None:
+            missing.append(image)
+        else:
+            found.append(image if name == image.file_name else _renamed(image, name))
+    if missing and (malformed == "fail" or not found):
+        first = missing[0].file_name
+        hint = missing_hint(images_dir, first)
+        raise InputError(
+            f"{images_dir / first}: the image is missing ({len(missing)} of "
+            f"{len(selection.images)} images that {annotations} lists are){'; ' * bool(hint)}{hint}"
+        )
+    return found, selection.dropped | ({"image is missing": len(missing)} if missing else {})
+
+
+def _renamed(image: CocoImage, name: str) -> CocoImage:
+    return CocoImage(**{**vars(image), "file_name": name})
 
 
 def _entries(content: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
@@ -228,55 +292,115 @@ def _entries(content: dict[str, Any], key: str, where: str) -> list[dict[str, An
 
 
 def _id(entry: dict[str, Any], where: str, what: str) -> int | str:
-    if not is_id(entry.get("id")):
-        raise InputError(f"{where}: {what} {short(entry)} has no id (a whole number or a string)")
-    return entry["id"]
+    found = identifier(entry.get("id"))
+    if found is None:
+        message = f"{where}: {what} {short(entry)} has no id (a whole number or a string)"
+        raise MalformedError(f"{what} without an id", message)
+    return found
 
 
-def _refuse_duplicates(content: dict[str, Any], key: str, by_id: dict[Any, Any], where: str) -> None:
-    if len(by_id) < len(content[key]):
-        counts = Counter(entry["id"] for entry in content[key])
-        twice = [str(entry_id) for entry_id, count in counts.items() if count > 1]
-        raise InputError(f'{where}: "{key}" has the id {twice[0]} more than once')
+def _images(content: dict[str, Any], where: str, findings: Findings) -> dict[int | str, dict[str, Any]]:
+    images: dict[int | str, dict[str, Any]] = {}
+    for entry in _entries(content, "images", where):
+        try:
+            image_id = _id(entry, where, "image")
+        except MalformedError as finding:
+            findings.found.append(finding)
+            continue
+        if image_id in images:
+            raise InputError(f'{where}: "images" has the id {image_id} more than once')
+        images[image_id] = entry
+    return images
 
 
-def _category_values(
-    content: dict[str, Any], label_map: LabelMap, rules: Rules, where: str
-) -> tuple[dict[int | str, int | None], set[int | str]]:
-    # What each category's pixels become (None: nothing), and the categories of the other domain.
-    values: dict[int | str, int | None] = {}
-    foreign, unlisted = set(), []
-    for entry in _entries(content, "categories", where):
-        category, name = _id(entry, where, "category"), entry.get("name")
-        if not isinstance(name, str):
-            raise InputError(f"{where}: category {category}: name must be a string, found {short(name)}")
-        label = label_map.find(name)
-        if label is None:
-            unlisted.append(name)
-            values[category] = None if rules.unlisted == "background" else IGNORE_ID
-        elif label.domain == rules.domain:
-            values[category] = label.id
-        else:
-            values[category] = IGNORE_ID
-            foreign.add(category)
-    _refuse_duplicates(content, "categories", values, where)
-    if unlisted and rules.unlisted == "error":
-        raise InputError(
-            f"{where}: categories that the label map {label_map.name} does not list: {', '.join(unlisted)}; "
-            "list them there, or choose --unlisted=ignore or --unlisted=background"
+class _Categories:
+    """What each category's pixels become, and whose it is.
+
+    Attributes:
+        values: category id to pixel value; None: nothing.
+        foreign: ids of the categories of the other domain.
+        rules: what is taken.
+    """
+
+    def __init__(self, content: dict[str, Any], label_map: LabelMap, rules: Rules, where: str) -> None:
+        self.rules, self._where, self._label_map = rules, where, label_map
+        self.values: dict[int | str, int | None] = {}
+        self.foreign: set[int | str] = set()
+        self._unlisted: dict[int | str, Any] = {}
+        for entry in _entries(content, "categories", where):
+            category, name = _id(entry, where, "category"), entry.get("name")
+            if category in self.values:
+                raise InputError(f'{where}: "categories" has the id {category} more than once')
+            label = label_map.find(name) or label_map.find(name.strip()) if isinstance(name, str) else None
+            if label is None:
+                self._unlisted[category] = name
+                self.values[category] = None if rules.unlisted == "background" else IGNORE_ID
+            elif label.domain == rules.domain:
+                self.values[category] = label.id
+            else:
+                self.values[category] = IGNORE_ID
+                self.foreign.add(category)
+
+    def refuse_unlisted(self, annotations: Sequence[dict[str, Any]]) -> None:
+        """Raises InputError if the rules want it; categories without an annotation do not matter."""
+        used = {identifier(entry.get("category_id")) for entry in annotations}
+        unlisted = {category: name for category, name in self._unlisted.items() if category in used}
+        for category, name in unlisted.items():
+            if not isinstance(name, str):
+                raise InputError(
+                    f"{self._where}: category {category}: name must be a string, found {short(name)}"
+                )
+        if unlisted and self.rules.unlisted == "error":
+            raise InputError(
+                f"{self._where}: categories that the label map {self._label_map.name} does not list: "
+                f"{', '.join(unlisted.values())}; list them there, or choose --unlisted=ignore or "
+                "--unlisted=background"
+            )
+
+
+def _annotation(
+    entry: dict[str, Any],
+    images: dict[int | str, dict[str, Any]],
+    categories: _Categories,
+    known: set[int | str],
+    where: str,
+) -> tuple[int | str, Region | None]:
+    # Its image and its region (None: painted as nothing).
+    annotation_id = _id(entry, where, "annotation")
+    at = f"{where}: annotation {annotation_id}"
+    if annotation_id in known:
+        raise MalformedError(
+            "annotation's id again", f'{where}: "annotations" has the id {annotation_id} more than once'
         )
-    return values, foreign
-
-
-def _region(entry: dict[str, Any], annotation_id: int | str, value: int | None, at: str) -> Region | None:
-    if "segmentation" not in entry:
-        raise InputError(f"{at}: has no segmentation")
-    is_crowd = entry.get("iscrowd", 0)
-    if is_crowd not in (0, 1):
-        raise InputError(f"{at}: iscrowd must be 0 or 1, found {short(is_crowd)}")
+    known.add(annotation_id)
+    image_id, category = identifier(entry.get("image_id")), identifier(entry.get("category_id"))
+    if image_id not in images:
+        message = f"{at}: image_id {short(entry.get('image_id'))} is no image of the file"
+        raise MalformedError("annotation of no image", message)
+    if category not in categories.values:
+        message = f"{at}: category_id {short(entry.get('category_id'))} is no category of the file"
+        raise MalformedError("annotation of no category", message)
+    is_crowd = entry.get("iscrowd")
+    if is_crowd not in (None, 0, 1):
+        raise MalformedError("iscrowd", f"{at}: iscrowd must be 0 or 1, found {short(is_crowd)}")
+    has_box_only = categories.rules.domain == "target" and not entry.get("segmentation")
+    if has_box_only and "bbox" not in entry:
+        raise MalformedError("no segmentation", f"{at}: has neither segmentation nor bbox")
+    if not has_box_only and entry.get("segmentation") is None:
+        raise MalformedError(
+            "no segmentation", f"{at}: has no segmentation{_BOX_HINT if 'bbox' in entry else ''}"
+        )
+    value = categories.values[category]
     if value is None:
-        return None
-    return Region(annotation_id, value, bool(is_crowd), entry["segmentation"])
+        return image_id, None
+    names_label = _is_large(entry, categories.rules.min_area, at) and not is_crowd
+    if has_box_only:
+        names_label &= _box_has_pixels(entry["bbox"], images[image_id], at)
+    segmentation = None if has_box_only else entry["segmentation"]
+    return image_id, Region(annotation_id, value, bool(is_crowd), segmentation, names_label)
+
+
+_BOX_HINT = " (a box alone is enough with --domain=target)"
 
 
 def _is_large(entry: dict[str, Any], min_area: float, at: str) -> bool:
@@ -284,26 +408,60 @@ def _is_large(entry: dict[str, Any], min_area: float, at: str) -> bool:
         return True
     area = entry.get("area")
     if not is_number(area) or area < 0:
-        raise InputError(f"{at}: --min_area needs its area, a number >= 0, found {short(area)}")
+        message = f"{at}: --min_area needs its area, a number >= 0, found {short(area)}"
+        raise MalformedError("area", message)
     return area >= min_area
 
 
-def _image(entry: dict[str, Any], regions: list[tuple[Region, bool]], own: set[int], where: str) -> CocoImage:
-    at = f"{where}: image {entry['id']}"
+def _box_has_pixels(box: Any, image: dict[str, Any], at: str) -> bool:
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(number) for number in box):
+        raise MalformedError("bbox", f"{at}: bbox must be a list x, y, width, height, found {short(box)}")
+    x, y, box_width, box_height = box
+    width, height = as_count(image.get("width")) or 0, as_count(image.get("height")) or 0
+    return box_width > 0 and box_height > 0 and -box_width < x < width and -box_height < y < height
+
+
+def _image(
+    entry: dict[str, Any],
+    image_id: int | str,
+    regions: list[Region],
+    own: set[int],
+    findings: Findings,
+    where: str,
+) -> CocoImage | None:
+    # None if nothing of it can be kept; regions whose segmentation is malformed are left out.
+    at = f"{where}: image {image_id}"
+    try:
+        name, height, width = _file_name(entry, at), _side(entry, "height", at), _side(entry, "width", at)
+    except MalformedError as finding:
+        findings.found.append(finding)
+        return None
+    sound = []
+    for region in regions:
+        try:
+            if region.segmentation is not None:
+                check(region.segmentation, height, width, f"{at}, annotation {region.annotation_id}")
+            sound.append(region)
+        except MalformedError as finding:
+            findings.found.append(finding)
+    if not sound:
+        return None
+    labels = {region.value for region in sound if region.names_label}
+    return CocoImage(image_id, name, height, width, tuple(sorted(labels & own)), tuple(sound))
+
+
+def _file_name(entry: dict[str, Any], at: str) -> str:
     name = entry.get("file_name")
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise InputError(f"{at}: file_name must be a file's name, found {short(name)}")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"{at}: file_name {name!r} leaves the folder of images")
-    for side in ("height", "width"):
-        if not is_count(entry.get(side)) or not entry[side]:
-            raise InputError(f"{at}: {side} must be a whole number above 0, found {short(entry.get(side))}")
-    labels = {region.value for region, is_large in regions if is_large and not region.is_crowd}
-    return CocoImage(
-        image_id=entry["id"],
-        file_name=name,
-        height=entry["height"],
-        width=entry["width"],
-        labels=tuple(sorted(labels & own)),
-        regions=tuple(region for region, _ in regions),
-    )
+    if not is_name(name):
+        raise MalformedError("file_name", f"{at}: file_name must be a file's name, found {short(name)}")
+    if leaves(name) or leaves(name.replace("\\", "/")):
+        raise MalformedError("file_name", f"{at}: file_name {name!r} leaves the folder of images")
+    return name
+
+
+def _side(entry: dict[str, Any], side: str, at: str) -> int:
+    pixels = as_count(entry.get(side))
+    if not pixels:
+        message = f"{at}: {side} must be a whole number above 0, found {short(entry.get(side))}"
+        raise MalformedError(f"image's {side}", message)
+    return pixels

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from tfrecords.checks import is_count, is_number, short
+from tfrecords.checks import MalformedError, count, is_number, short, whole
 from tfseg.data.labels import IGNORE_ID
-from tfseg.errors import InputError
 
 MAX_RUN_BITS = 35
 """Longest number in a compressed RLE; a longer one would overflow in pycocotools."""
@@ -30,13 +29,15 @@ class Region:
         annotation_id: as in the file.
         value: what its pixels become in the mask.
         is_crowd: whether it is a crowd region.
-        segmentation: as in the file.
+        segmentation: as in the file; None if there is but a box.
+        names_label: whether it makes its category a label of the image.
     """
 
     annotation_id: int | str
     value: int
     is_crowd: bool
     segmentation: Any
+    names_label: bool = True
 
 
 def paint(regions: Sequence[Region], height: int, width: int, where: str) -> np.ndarray:
@@ -51,18 +52,29 @@ def paint(regions: Sequence[Region], height: int, width: int, where: str) -> np.
     Raises:
         InputError: a segmentation is malformed.
     """
+    return lay(regions, decode_all(regions, height, width, where), height, width)
+
+
+def decode_all(regions: Sequence[Region], height: int, width: int, where: str) -> list[np.ndarray]:
+    """The pixels of each region, bool [height, width]; arguments and errors as `paint`."""
+    return [
+        decode(region.segmentation, height, width, f"{where}, annotation {region.annotation_id}")
+        for region in regions
+    ]
+
+
+def lay(regions: Sequence[Region], pixels: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Lays regions, of which `decode_all` gave the pixels, on one another; see the module's docstring."""
     mask = np.zeros((height, width), np.uint8)
     objects = []
-    for region in regions:
-        at = f"{where}, annotation {region.annotation_id}"
-        pixels = decode(region.segmentation, height, width, at)
+    for region, covered in zip(regions, pixels, strict=True):
         if region.is_crowd:
-            mask[pixels] = IGNORE_ID
+            mask[covered] = IGNORE_ID
         else:
-            objects.append((pixels, region.value))
+            objects.append((covered, region.value))
     objects.sort(key=lambda entry: entry[0].sum(), reverse=True)  # stable: ties keep their order
-    for pixels, value in objects:
-        mask[pixels] = value
+    for covered, value in objects:
+        mask[covered] = value
     return mask
 
 
@@ -81,51 +93,94 @@ def decode(segmentation: Any, height: int, width: int, where: str) -> np.ndarray
     Raises:
         InputError: the segmentation is none of these.
     """
-    if isinstance(segmentation, dict):
-        rle = _checked_rle(segmentation, height, width, where)
-    elif isinstance(segmentation, list):
-        polygons = _checked_polygons(segmentation, height, width, where)
-        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    checked = check(segmentation, height, width, where)
+    if isinstance(checked, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(checked, height, width))
+    elif isinstance(checked["counts"], list):
+        rle = coco_mask.frPyObjects(checked, height, width)
     else:
-        raise InputError(f"{where}: segmentation must be polygons or RLE, found {short(segmentation)}")
+        rle = {**checked, "counts": checked["counts"].encode("ascii")}
     return coco_mask.decode(rle).astype(bool)
+
+
+def check(
+    segmentation: Any, height: int, width: int, where: str
+) -> list[list[float]] | list[dict[str, Any]] | dict[str, Any]:
+    """Holds a segmentation to COCO's forms without making its pixels; arguments as `decode`.
+
+    Returns:
+        Polygons, run lengths, or several run lengths that are united.
+
+    Raises:
+        MalformedError: it has none of the forms.
+    """
+    if isinstance(segmentation, dict):
+        return _checked_rle(segmentation, height, width, where)
+    if not isinstance(segmentation, list):
+        found = short(segmentation)
+        raise MalformedError(
+            "no segmentation", f"{where}: segmentation must be polygons or RLE, found {found}"
+        )
+    if segmentation and all(isinstance(part, dict) for part in segmentation):
+        parts = [_checked_rle(part, height, width, where) for part in segmentation]
+        if len(parts) == 1:
+            return parts[0]
+        return [{**part, "counts": _counts(part["counts"], where)} for part in parts]
+    return _checked_polygons(segmentation, height, width, where)
 
 
 def _checked_polygons(polygons: list[Any], height: int, width: int, where: str) -> list[list[float]]:
     if not polygons:
-        raise InputError(f"{where}: segmentation has no polygon")
+        raise MalformedError("empty segmentation", f"{where}: segmentation has no polygon")
+    if all(is_number(number) for number in polygons):
+        raise MalformedError(
+            "flat list of numbers",
+            f"{where}: a polygon is a list of at least 3 points within a list of polygons, "
+            f"found the numbers {short(polygons)}",
+        )
     reach = MAX_REACH * max(height, width)
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise InputError(
+            raise MalformedError(
+                "polygon of fewer than 3 points",
                 f"{where}: a polygon is a list x1, y1, x2, y2, ... of at least 3 points, "
-                f"found {short(polygon)}"
+                f"found {short(polygon)}",
             )
         for number in polygon:
             if not is_number(number) or abs(number) > reach:
-                raise InputError(
-                    f"{where}: a polygon of a {width}x{height} image has the coordinate {short(number)}"
+                raise MalformedError(
+                    "polygon's coordinate",
+                    f"{where}: a polygon of a {width}x{height} image has the coordinate {short(number)}",
                 )
     return [[float(number) for number in polygon] for polygon in polygons]
 
 
 def _checked_rle(rle: dict[str, Any], height: int, width: int, where: str) -> dict[str, Any]:
     size, counts = rle.get("size"), rle.get("counts")
-    if size != [height, width]:
-        raise InputError(
-            f"{where}: RLE of size {short(size)} (height, width) in an image of size [{height}, {width}]"
+    if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
+        raise MalformedError(
+            "size of RLE",
+            f"{where}: RLE of size {short(size)} (height, width) in an image of size [{height}, {width}]",
         )
-    runs = _run_lengths(counts, where) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or not all(is_count(run) for run in runs):
-        raise InputError(f"{where}: RLE counts must be a string or numbers >= 0, found {short(counts)}")
+    runs = _counts(counts, where)
     if sum(runs) != height * width:
-        raise InputError(
+        raise MalformedError(
+            "sum of RLE",
             f"{where}: RLE counts add up to {sum(runs)} pixels, "
-            f"the image has {height} x {width} = {height * width}"
+            f"the image has {height} x {width} = {height * width}",
         )
-    if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts.encode("ascii")}
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": counts if isinstance(counts, str) else runs}
+
+
+def _counts(counts: Any, where: str) -> list[int]:
+    runs = _run_lengths(counts, where) if isinstance(counts, str) else counts
+    numbers = [count(run) for run in runs] if isinstance(runs, list) else [None]
+    if None in numbers:
+        raise MalformedError(
+            "counts of RLE",
+            f"{where}: RLE counts must be a string or numbers >= 0, found {short(counts)}",
+        )
+    return numbers
 
 
 def _run_lengths(counts: str, where: str) -> list[int]:
@@ -136,7 +191,9 @@ def _run_lengths(counts: str, where: str) -> list[int]:
     for character in counts:
         digit = ord(character) - 48
         if not 0 <= digit < 64 or shift >= MAX_RUN_BITS:
-            raise InputError(f"{where}: the compressed RLE is malformed at the character {character!r}")
+            raise MalformedError(
+                "string of RLE", f"{where}: the compressed RLE is malformed at the character {character!r}"
+            )
         number |= (digit & 31) << shift
         shift += 5
         if digit & 32:
@@ -146,5 +203,5 @@ def _run_lengths(counts: str, where: str) -> list[int]:
         runs.append(number + (runs[-2] if len(runs) > 2 else 0))
         number = shift = 0
     if shift:
-        raise InputError(f"{where}: the compressed RLE ends within a number")
+        raise MalformedError("string of RLE", f"{where}: the compressed RLE ends within a number")
     return runs

@@ -10,19 +10,22 @@ import contextlib
 import hashlib
 import os
 import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from tfrecords.checks import MAX_TOLD
 from tfrecords.pool import run_tasks
 from tfrecords.workspace import workspace
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.data.records import FRAME_BYTES, ImageRecord, RecordInfo, index_json, serialize, shard_name
 from tfseg.errors import InputError
-from tfseg.files import sync_directory
+from tfseg.files import require_output_folder, sync_directory
 
 Item = TypeVar("Item")
 
@@ -44,6 +47,8 @@ class SplitHead:
         images_seen: images that were looked at.
         images_dropped: how many were left out, by reason.
         options: what of the builder's flags shapes the content.
+        notes: how often something was done to what was given, by what it was; records add their own.
+        skip_malformed: whether an image of which no record can be made is left out and counted, not refused.
     """
 
     name: str
@@ -52,6 +57,8 @@ class SplitHead:
     images_seen: int
     images_dropped: dict[str, int]
     options: dict[str, Any]
+    notes: dict[str, int] = field(default_factory=dict)
+    skip_malformed: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,14 @@ class _ShardTask:
     number: int
     items: tuple[Any, ...]
     make_record: Callable[[Any], ImageRecord]
+    skip_malformed: bool
 
 
 @dataclass(frozen=True)
 class _ShardResult:
     infos: list[RecordInfo]
+    notes: Counter[str]
+    skipped: list[str]
     sha256: str
     size: int
 
@@ -116,8 +126,7 @@ def write_split(
         )
     if not 0 <= num_shards <= MAX_SHARDS:
         raise InputError(f"--num_shards={num_shards}: must be 1 to {MAX_SHARDS}, or 0 for as many as fit")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"--output_dir={output_dir}: is a file; a folder is needed")
+    require_output_folder(output_dir, "--output_dir")
     count = num_shards or -(-len(items) // IMAGES_PER_SHARD)
     bounds = [len(items) * i // count for i in range(count + 1)]
     with workspace(output_dir / f".{head.name}.building") as building:
@@ -127,12 +136,14 @@ def write_split(
                 i,
                 tuple(items[bounds[i] : bounds[i + 1]]),
                 make_record,
+                head.skip_malformed,
             )
             for i in range(count)
         ]
         sizes = [len(task.items) for task in tasks]
         write = run_tasks(_write_shard, tasks, workers, head.name, " images", sizes, [__name__])
         results = list(write)
+        _tell_skipped(head.name, [message for result in results for message in result.skipped])
         summary = _summary(head, [task.path.name for task in tasks], results)
         infos = [info for result in results for info in result.infos]
         _refuse_duplicates(head.name, infos)
@@ -149,10 +160,19 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def _write_shard(task: _ShardTask) -> _ShardResult:
     infos: list[RecordInfo] = []
+    notes: Counter[str] = Counter()
+    skipped: list[str] = []
     offset = 0
     with _named_errors(task.path), tf.io.TFRecordWriter(os.fspath(task.path)) as writer:
         for item in task.items:
-            record = task.make_record(item)
+            try:
+                record = task.make_record(item)
+            except InputError as error:
+                if not task.skip_malformed:
+                    raise
+                skipped.append(str(error))
+                continue
+            notes.update(record.notes)
             serialized = serialize(record)
             writer.write(serialized)
             infos.append(
@@ -172,7 +192,7 @@ def _write_shard(task: _ShardTask) -> _ShardResult:
     size = task.path.stat().st_size
     if size != offset:
         raise InputError(f"{task.path}: has {size} bytes after writing {offset}; is the disk full?")
-    return _ShardResult(infos, sha256_of(task.path), size)
+    return _ShardResult(infos, notes, skipped, sha256_of(task.path), size)
 
 
 @contextlib.contextmanager
@@ -186,17 +206,23 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 def _summary(head: SplitHead, names: list[str], results: list[_ShardResult]) -> dict[str, Any]:
     infos = [info for result in results for info in result.infos]
+    skipped = sum(len(result.skipped) for result in results)
+    if not infos:
+        raise InputError(f"split {head.name}: no image is left, no record could be made of {skipped}")
     per_class = {label: 0 for label in head.label_map.ids(head.domain)}
     for info in infos:
         for label in info.labels:
             per_class[label] += 1
+    notes = sum((result.notes for result in results), Counter(head.notes))
     return {
         "split": head.name,
         "domain": head.domain,
         "label_map": head.label_map.to_dict(),
         "images_seen": head.images_seen,
         "images_kept": len(infos),
-        "images_dropped": head.images_dropped,
+        "images_dropped": head.images_dropped | ({"no record could be made": skipped} if skipped else {}),
+        # Absent where nothing was done, as in splits of older versions.
+        **({"notes": dict(sorted(notes.items()))} if notes else {}),
         "images_without_label": sum(not info.labels for info in infos),
         "masks": sum(info.has_mask for info in infos),
         "pairs": sum(per_class.values()),
@@ -205,6 +231,13 @@ def _summary(head: SplitHead, names: list[str], results: list[_ShardResult]) -> 
         "bytes": {name: result.size for name, result in zip(names, results, strict=True)},
         "options": head.options,
     }
+
+
+def _tell_skipped(split: str, messages: list[str]) -> None:
+    for message in messages[:MAX_TOLD]:
+        print(f"left out of {split}: {message}", file=sys.stderr)
+    if len(messages) > MAX_TOLD:
+        print(f"left out of {split}: {len(messages) - MAX_TOLD} more", file=sys.stderr)
 
 
 def _refuse_duplicates(split: str, infos: list[RecordInfo]) -> None:

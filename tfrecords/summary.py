@@ -18,6 +18,7 @@ def split_table(summary: dict[str, Any]) -> str:
         ("images kept", summary["images_kept"]),
         ("of these without a label", summary["images_without_label"]),
         ("of these with a mask", summary["masks"]),
+        *summary.get("notes", {}).items(),
         ("(image, label) pairs", summary["pairs"]),
         ("shards", len(summary["sha256"])),
         ("bytes", sum(summary["bytes"].values())),

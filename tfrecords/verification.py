@@ -16,7 +16,8 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from tfrecords.images import check_image, check_mask, mask_values
+from tfrecords.images import check_stored
+from tfrecords.masks import check_stored_mask, mask_values
 from tfrecords.pool import run_tasks
 from tfrecords.shards import sha256_of
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
@@ -240,7 +241,7 @@ def _check_record(serialized: bytes, info: RecordInfo, ids: tuple[int, ...]) -> 
     for what, (found, listed) in stated.items():
         if found != listed:
             raise InputError(f"{what}: the record says {found}, the index {listed}")
-    image_format, height, width = check_image(texts["image/encoded"], "its image")
+    image_format, height, width = check_stored(texts["image/encoded"], "its image")
     if (height, width) != (info.height, info.width):
         raise InputError(f"its image is {width}x{height}, not {info.width}x{info.height} (width x height)")
     if image_format.encode() != texts["image/format"]:
@@ -250,7 +251,7 @@ def _check_record(serialized: bytes, info: RecordInfo, ids: tuple[int, ...]) -> 
         raise InputError(f"labels {list(info.labels)}: must be ascending ids of the split's domain")
     if not info.has_mask:
         return False
-    mask = check_mask(texts["mask/encoded"], "its mask", ids, height, width)
+    mask = check_stored_mask(texts["mask/encoded"], "its mask", ids, height, width)
     return mask_values(mask) - {BACKGROUND_ID, IGNORE_ID} != labels
 
 

@@ -14,7 +14,7 @@ from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.data.records import finished_splits
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
+from tfseg.files import require_output_folder, write_atomic
 
 if TYPE_CHECKING:
     from tfrecords.verification import SplitReport
@@ -47,6 +47,7 @@ def _run(options: VerifyOptions) -> int:
     data_dir = Path(options.folder[0])
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: is not a folder")
+    require_output_folder(data_dir, "DIR")
     splits = finished_splits(data_dir)
     damage = unfinished(data_dir, splits)
     if not splits and not damage:
@@ -79,6 +80,8 @@ def _table(report: "SplitReport") -> str:
         )
     if report.labels_differ:
         lines.append(f"  {report.labels_differ:,} with a mask whose classes are not the labels (no damage)")
+    if report.images and not report.masks:
+        lines.append("  no masks: it can be trained on as target, and evaluated by image labels, not by IoU")
     return "\n".join([*lines, "images per class", class_table(report.images_per_class)])
 
 

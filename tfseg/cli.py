@@ -57,7 +57,7 @@ def flag(
     """Declares a field of an options dataclass as the flag of its name.
 
     The field's type is the flag's: `str`, `Path`, `int`, `float`, `bool`, a `Literal` of words, each with
-    `| None`, or `tuple[str, ...]`.
+    `| None`, or `tuple[str, ...]`. A field `from_` is the flag `--from`.
 
     Args:
         help: One sentence for `--help`.
@@ -192,7 +192,7 @@ def given_values(options: Any) -> dict[str, Any]:
             prefix = field.metadata["prefix"]
             found |= {prefix + name: value.get(name) for name, _, _ in _overridable(field)}
         elif "flag" in field.metadata:
-            found[field.name] = str(value) if isinstance(value, Path) else value
+            found[_flag_name(field)] = str(value) if isinstance(value, Path) else value
     return found
 
 
@@ -337,7 +337,11 @@ def _declared(options_class: type) -> Iterator[_Flag]:
             kind, choices = _type_of(hints[field.name])
             own["choices"] = own["choices"] or choices
             required = field.default is dataclasses.MISSING
-            yield _Flag(field.name, kind, field.default, required=required, **own)
+            yield _Flag(_flag_name(field), kind, field.default, required=required, **own)
+
+
+def _flag_name(field: dataclasses.Field) -> str:
+    return field.name.removesuffix("_")  # Python's own words cannot name a field.
 
 
 def _overridable(field: dataclasses.Field) -> Iterator[tuple[str, Any, str]]:
@@ -378,7 +382,8 @@ def _build(
             takes_words = True
             fields[field.name] = _check_words(field.metadata, left)
         elif "flag" in field.metadata and field.name not in skip:
-            fields[field.name] = declared[field.name].convert(values[field.name].value)
+            name = _flag_name(field)
+            fields[field.name] = declared[name].convert(values[name].value)
     if left and not takes_words:
         _check_words({"words": "", "at_least": 0, "at_most": 0}, left)
     return options_class(**fields)
@@ -398,7 +403,8 @@ def _check_words(wanted: typing.Mapping[str, Any], left: Sequence[str]) -> tuple
 
 
 def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    # On one line; other spaces than these may be parts of names.
+    print("error: " + re.sub(r"[ \t\r\n\f\v]+", " ", message.strip()), file=sys.stderr)
     return BAD_INPUT
 
 

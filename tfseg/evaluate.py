@@ -64,6 +64,11 @@ def _run(options: EvaluationOptions) -> None:
     model = find_model(options.model_dir)
     output_dir = _output_dir(options, model)
     split = Split.load(options.data_dir, options.split)
+    if options.settings.method != "labels" and not any(info.has_mask for info in split.infos):
+        raise InputError(
+            f"split {split.name} in {options.data_dir} has no masks, so that IoU cannot be measured; "
+            "--method=labels measures the labels of its images"
+        )
     stages = [options.segmenter.classifier_stage]
     if options.settings.method != "labels":
         stages.insert(0, "joint")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tfseg.config import BGR_MEAN_INFERENCE, CLASSIFIER_STAGES, STAGES, ModelConfig, ModelName
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
+from tfseg.files import require_output_folder, require_plain_path, write_atomic
 
 if TYPE_CHECKING:
     import keras
@@ -51,6 +51,10 @@ class ModelDir:
     config: ModelConfig
     label_map: LabelMap
 
+    def __post_init__(self) -> None:
+        """Refuses paths in which TensorFlow finds no checkpoint."""
+        require_plain_path(self.path, "model directory")
+
     def refuse_other(self) -> None:
         """Checks that the directory is empty or holds this network.
 
@@ -71,6 +75,7 @@ class ModelDir:
             InputError: As `refuse_other`.
         """
         self.refuse_other()
+        require_output_folder(self.path, "model directory")
         for path, content in self._descriptions():
             if not path.exists():
                 write_atomic(path, json.dumps(content, indent=2).encode())

@@ -5,7 +5,7 @@ import numpy_transform
 import pytest
 import tensorflow as tf
 
-from tfseg.data.batches import explain_failure, training_batches
+from tfseg.data.batches import PassedOver, explain_failure, training_batches
 from tfseg.data.records import HEADER_BYTES, Split, parse
 from tfseg.data.sampling import PairStream
 from tfseg.data.transform import Transform, decode_image
@@ -193,6 +193,33 @@ def test_a_damaged_record_is_named_with_its_file(synthetic_records, tmp_path):
     assert isinstance(found, InputError)
     assert str(found).startswith(f"{path}: record 5 ({image_id}): its checksum is wrong")
     assert f"tfrecords.verify {tmp_path}" in str(found)
+
+
+def test_damaged_records_are_passed_over_by_choice(synthetic_records, tmp_path, capfd):
+    _damaged_copy(synthetic_records, tmp_path, index=5)
+    streams, whole = _streams(tmp_path), _streams(synthetic_records)
+    passed_over = PassedOver()
+    found = _take(training_batches(streams, AUGMENTED, 8, seed=0, passed_over=passed_over), 12)
+    expected = _take(training_batches(whole, AUGMENTED, 8, seed=0), 12)
+    assert len(passed_over) == 1
+    assert capfd.readouterr().err.count("passed over: ") == 1
+    for step, (batch, other) in enumerate(zip(found, expected, strict=True)):
+        for place in range(4):
+            pair = streams["source"].at(4 * step + place)
+            same = np.array_equal(batch["source"]["image"][place], other["source"]["image"][place])
+            assert same == (pair.index != 5)
+        np.testing.assert_array_equal(batch["target"]["image"], other["target"]["image"])
+
+
+def test_a_split_without_a_whole_record_ends(synthetic_records, tmp_path):
+    for path in synthetic_records.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    streams = _streams(tmp_path)
+    for shard in streams["target"].split.shards:
+        path = tmp_path / shard
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(tf.errors.OpError, match="no record of split target_train is whole"):
+        _take(training_batches(streams, AUGMENTED, 8, seed=0, passed_over=PassedOver()), 1)
 
 
 def test_a_shard_that_shrinks_while_training_is_named(synthetic_records, tmp_path):

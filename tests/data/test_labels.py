@@ -100,3 +100,16 @@ def test_files_that_are_missing_or_no_json_are_named(tmp_path):
     (tmp_path / "broken.json").write_text('{"name": ')
     with pytest.raises(InputError, match=r"broken\.json: is not JSON"):
         LabelMap.load(tmp_path / "broken.json")
+
+
+def test_name_ids_and_aliases_may_be_left_out(tmp_path):
+    path = tmp_path / "pets.json"
+    path.write_text('{"labels": [{"name": "dog", "domain": "target"}, {"name": "cup", "domain": "source"}]}')
+    expected = [{"id": 1, "name": "dog", "domain": "target", "aliases": []}]
+    expected += [{"id": 2, "name": "cup", "domain": "source", "aliases": []}]
+    assert LabelMap.load(path).to_dict() == {"name": "pets", "labels": expected}
+    path.write_text(
+        '{"labels": [{"name": "dog", "domain": "target"}, {"id": 2, "name": "a", "domain": "source"}]}'
+    )
+    with pytest.raises(InputError, match="label 'dog': id must be a whole number"):
+        LabelMap.load(path)

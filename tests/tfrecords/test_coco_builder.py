@@ -237,16 +237,17 @@ def test_files_that_are_no_coco_json_are_refused(folder, text):
         ("empty", b""),
         ("text", b"no image at all"),
         ("cut", None),
-        ("bitmap", "BMP"),
+        ("a program for Ghostscript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n"),
+        ("a damaged text chunk", "tEXt"),
     ],
 )
 def test_bad_images_are_named(folder, content, name, data):
     path = folder / "images/1.png"
     if data is None:
         data = path.read_bytes()[:-300]
-    elif data == "BMP":
-        Image.new("RGB", (SIDE, SIDE)).save(path, "BMP")
-        data = path.read_bytes()
+    elif data == "tEXt":
+        data = bytearray(path.read_bytes())
+        data[33:33] = b"\0\0\0\3tEXta\0b\0\0\0\0"
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"images/1\.png: "):
         build(folder, content)
@@ -268,3 +269,249 @@ def test_real_sample_keeps_44_of_66(real_sample, voc20_coco60, tmp_path):
     selection = coco.select(arguments[0], voc20_coco60, coco.Rules(exclude_other=False))
     assert len(selection.images) == 64
     assert selection.dropped == {"no annotation": 2}
+
+
+# What people's tools write.
+
+
+def write(folder, content, encoding="utf-8"):
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_are_no_content(folder, content, encoding):
+    selection = coco.select(write(folder, content, encoding), LABELS, coco.Rules())
+    assert selection == select(folder, content)
+    labels = folder / "labels.json"
+    labels.write_text(json.dumps(LABELS.to_dict()), encoding=encoding)
+    assert LabelMap.load(labels) == LABELS
+
+
+def test_whole_numbers_may_be_written_as_floats(folder, content):
+    expected = build(folder, content)
+    for image in content["images"]:
+        image |= {"id": float(image["id"]), "width": 20.0, "height": 20.0}
+    for entry in content["annotations"]:
+        entry |= {
+            "id": float(entry["id"]),
+            "image_id": float(entry["image_id"]),
+            "iscrowd": float(entry["iscrowd"]),
+        }
+        entry["category_id"] = float(entry["category_id"])
+        if isinstance(entry["segmentation"], dict):
+            entry["segmentation"] = {"size": [20.0, 20.0], "counts": [0.0, 400.0]}
+    for entry in content["categories"]:
+        entry["id"] = float(entry["id"])
+    assert build(folder, content) == expected
+
+
+def test_iscrowd_null_and_a_list_of_one_rle(folder, content):
+    entry = content["annotations"][0]
+    entry |= {"iscrowd": None, "segmentation": [{"size": [SIDE, SIDE], "counts": [0, 40, SIDE * SIDE - 40]}]}
+    build(folder, content)
+    expected = np.zeros((SIDE, SIDE), np.uint8)
+    expected[:, :2] = 2
+    expected[10:14, 10:14] = 3
+    np.testing.assert_array_equal(masks(folder)[1], expected)
+
+
+def test_categories_without_annotations_need_no_label(folder, content):
+    content["categories"] += [{"id": 0, "name": "things"}, {"id": 1}]
+    assert select(folder, content) == select(folder, {**content, "categories": content["categories"][:3]})
+
+
+NAMES = [
+    "Shot at 9.22\u202fPM.jpg",
+    "v\u00a013.05.jpg",
+    "\u5199\u771f\u30001.jpg",
+    "\U0001f468\u200d\U0001f4bb.jpg",
+    " a b .jpg",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spaces_and_joiners_are_parts_of_names(folder, content, name):
+    content["images"][2] |= {"file_name": name, "id": name}
+    for entry in content["annotations"][:2]:
+        entry["image_id"] = name
+    (folder / "images/1.png").rename(folder / "images" / name)
+    build(folder, content)
+    assert {info.image_id for info in Split.load(folder / "records", "train").infos} == {"3", name}
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\u2028b", "\x1b[31m", "\x7f", ""])
+def test_control_characters_are_not(folder, content, bad):
+    content["images"][2]["file_name"] = bad
+    with pytest.raises(InputError, match="image 1: file_name must be"):
+        select(folder, content)
+
+
+def test_paths_of_windows_are_found_and_urls_explained(folder, content):
+    (folder / "images/deep").mkdir()
+    (folder / "images/1.png").rename(folder / "images/deep/1.png")
+    content["images"][2]["file_name"] = "deep\\1.png"
+    build(folder, content)
+    record = parse(Split.load(folder / "records", "train").read(0))
+    assert record["filename"].numpy() == b"deep/1.png"
+    for name, message in (
+        ("C:\\data\\1.png", "path of a Windows machine"),
+        ("https://x.org/1.png", "the name is a URL: download"),
+        ("..\\1.png", "leaves the folder"),
+    ):
+        content["images"][2]["file_name"] = name
+        with pytest.raises(InputError, match=message):
+            build(folder, content)
+
+
+def test_a_backslash_may_belong_to_a_name(folder, content):
+    (folder / "images/1.png").rename(folder / "images/a\\1.png")
+    content["images"][2]["file_name"] = "a\\1.png"
+    assert build(folder, content)["images_kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("images/1.png", "--images={folder} would fit"),
+        ("train/1.png", "{folder}/images/1.png is there: the name has a folder too many"),
+        ("6.png", "--images={folder}/images/more would fit"),
+    ],
+)
+def test_missing_images_are_looked_for_nearby(folder, content, name, hint):
+    (folder / "images/more").mkdir()
+    (folder / "images/more/6.png").write_bytes(b"")
+    content["images"][2]["file_name"] = name
+    with pytest.raises(InputError) as caught:
+        build(folder, content)
+    assert "the image is missing (1 of 2" in str(caught.value)
+    assert hint.format(folder=folder) in str(caught.value)
+
+
+def spoil(content):
+    """Makes six entries malformed, of six kinds; image 1 keeps one annotation, image 3 none."""
+    content["annotations"] += [
+        annotation(21, 1, 70, []),
+        annotation(22, 1, 70, [[1, 2, 3, 4]]),
+        annotation(23, 1, 70, {"size": [SIDE, SIDE], "counts": [3]}),
+        annotation(24, 99, 70, square(1, 1, 2)),
+        annotation(25, 1, 99, square(1, 1, 2)),
+    ]
+    content["annotations"][4]["segmentation"] = None
+    return content
+
+
+def test_all_malformed_annotations_are_told_at_once_before_an_image_is_read(folder, content):
+    for path in (folder / "images").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        build(folder, spoil(content))
+    message = str(caught.value)
+    assert "instances.json: 6 malformed entries (" in message
+    assert all(f"annotation {number}" in message for number in (15, 21, 22, 23, 24, 25))
+    assert "polygon of fewer than 3 points: 1" in message and "--malformed=skip" in message
+
+
+def test_many_malformed_annotations_fit_a_message(folder, content):
+    content["annotations"] += [annotation(100 + i, 1, 70, []) for i in range(500)]
+    with pytest.raises(InputError, match=r"500 malformed entries \(empty segmentation: 500\).*and 480 more"):
+        build(folder, content)
+
+
+def test_malformed_annotations_are_left_out_and_counted(folder, content):
+    expected = build(folder, {**content, "annotations": content["annotations"][:4]})
+    summary = build(folder, spoil(content), malformed="skip")
+    assert summary["notes"] == {
+        "malformed, left out: annotation of no category": 1,
+        "malformed, left out: annotation of no image": 1,
+        "malformed, left out: empty segmentation": 1,
+        "malformed, left out: no segmentation": 1,
+        "malformed, left out: polygon of fewer than 3 points": 1,
+        "malformed, left out: sum of RLE": 1,
+    }
+    assert summary["images_dropped"] == {"has a target category": 2, "no annotation": 2}
+    assert summary["pairs_per_class"] == expected["pairs_per_class"]
+    assert summary["options"]["malformed"] == "skip" and "malformed" not in expected["options"]
+
+
+def test_a_malformed_annotation_of_the_other_domain_still_excludes_its_image(folder, content):
+    content["annotations"] += [
+        {**annotation(31, 1, 80, None), "iscrowd": "x"},
+        {"image_id": 3, "category_id": 80},
+    ]
+    selection = select(folder, content, malformed="skip")
+    assert selection.images == ()
+    assert selection.dropped == {"has a target category": 4, "no annotation": 1}
+
+
+def test_missing_and_damaged_images_are_left_out_by_choice(folder, content, capsys):
+    (folder / "images/1.png").write_bytes(b"no image")
+    summary = build(folder, content, malformed="skip")
+    assert (summary["images_kept"], summary["images_dropped"]["no record could be made"]) == (1, 1)
+    assert "left out of train: " in capsys.readouterr().err
+    (folder / "images/1.png").unlink()
+    summary = build(folder, content, malformed="skip")
+    assert (summary["images_kept"], summary["images_dropped"]["image is missing"]) == (1, 1)
+    (folder / "images/3.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="no image is left"):
+        build(folder, content, malformed="skip")
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [[[30, 30, 40, 30, 40, 40]], [[5, 5, 9, 5, 7, 5]], [[3, 3, 3, 3, 3, 3]], [[-9, 0, -2, 0, -2, 9]]],
+    ids=["outside", "flat", "a point", "left of it"],
+)
+def test_a_region_without_a_pixel_gives_no_pair(folder, content, polygon):
+    content["annotations"][0]["segmentation"] = polygon
+    summary = build(folder, content)
+    assert summary["pairs_per_class"] == {"cup": 0, "pen": 1}
+    assert summary["notes"] == {"labels without a pixel, dropped": 1}
+    kept = build(folder, content, empty_regions="keep")
+    assert kept["pairs_per_class"] == {"cup": 1, "pen": 1}
+    assert kept["notes"] == {"labels without a pixel, kept": 1}
+
+
+def test_target_labels_come_from_boxes_alone(folder, content):
+    for entry in content["annotations"]:
+        del entry["segmentation"]
+        entry["bbox"] = [2, 2, 6, 6]
+    content["annotations"][3]["segmentation"] = []
+    with pytest.raises(InputError, match=r"no segmentation \(a box alone is enough with --domain=target\)"):
+        select(folder, content)
+    summary = build(folder, content, domain="target", exclude_other=False)
+    assert (summary["pairs_per_class"], summary["masks"]) == ({"cat": 1}, 0)
+    for bad, message in (([1, 2, 3], "bbox must be a list"), (None, "bbox must be"), ("1", "bbox must be")):
+        content["annotations"][3]["bbox"] = bad
+        with pytest.raises(InputError, match=message):
+            select(folder, content, domain="target", exclude_other=False)
+    for nowhere in ([20, 0, 5, 5], [2, 2, 0, 4], [-5, 2, 5, 5]):
+        content["annotations"][3]["bbox"] = nowhere
+        selection = select(folder, content, domain="target", exclude_other=False)
+        assert {image.labels for image in selection.images} == {()}
+
+
+def test_exif_is_refused_applied_or_ignored(folder, content):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "images/1.png", exif=exif)
+    with pytest.raises(
+        InputError, match=r"1\.png: has the EXIF orientation 6: .*--exif=apply .*--exif=ignore"
+    ):
+        build(folder, content)
+    for choice, expected in (("apply", np.rot90(pixels, -1)), ("ignore", pixels)):
+        summary = build(folder, content, exif=choice)
+        done = {"apply": "applied", "ignore": "ignored"}[choice]
+        assert summary["notes"][f"EXIF orientation {done}"] == 1
+        record = parse(Split.load(folder / "records", "train").read(0))
+        np.testing.assert_array_equal(decode_png(record["image"].numpy()), expected)
+
+
+def test_whole_data_give_the_summary_that_they_always_gave(folder, content):
+    summary = build(folder, content)
+    assert "notes" not in summary
+    assert list(summary["options"]) == [
+        "builder", "annotations", "domain", "exclude_other", "min_area", "unlisted", "num_shards",
+    ]  # fmt: skip

@@ -171,3 +171,121 @@ def test_real_sample(real_sample, voc20_coco60, tmp_path, split, count):
     pairs = [Split.load(tmp_path, name).infos for name in (split, "masks")]
     differing = sum(a.labels != b.labels for a, b in zip(*pairs, strict=True))
     assert differing == (3 if split == "train_aug" else 0)
+
+
+# What people's tools write.
+
+
+@pytest.mark.parametrize(
+    "encoding", ["gb2312", "GBK", "gb18030", "Big5", "Shift_JIS", "EUC-JP", "EUC-KR", "UTF-16"]
+)
+def test_annotations_in_any_declared_encoding(root, encoding):
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>\n'
+    text = declared + f"<annotation><source>\u4e2d</source>{xml('dog')[len('<annotation>') :]}"
+    (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
+    build(root)
+    assert labels_of(root)["a"] == (2,)
+
+
+def test_an_encoding_that_is_declared_falsely_is_named(root):
+    declared = b'<?xml version="1.0" encoding="gb2312"?><annotation><source>\xff\xff</source></annotation>'
+    (root / "Annotations/a.xml").write_bytes(declared)
+    with pytest.raises(InputError, match=r"a\.xml: is not XML of the encoding that it declares \('gb18030'"):
+        build(root)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_with_byte_order_marks(root, encoding):
+    (root / LISTING).write_text("b\r\na\r\n", encoding=encoding)
+    assert build(root)["images_kept"] == 2
+
+
+@pytest.mark.parametrize("stem", ["my cat", "a\u202fb", "\u5199\u771f\u30001", "\u3000a", "a.jpg"])
+def test_names_with_spaces_in_lists(root, stem):
+    (root / LISTING).write_text(f"{stem}\n")
+    with pytest.raises(InputError, match=r"line 1: the name of one image|the image is missing"):
+        build(root)
+    (root / "JPEGImages/a.jpg").rename(root / f"JPEGImages/{stem}.jpg")
+    (root / "Annotations/a.xml").rename(root / f"Annotations/{stem}.xml")
+    build(root)
+    assert labels_of(root) == {stem: (1, 2)}
+
+
+def test_all_bad_annotations_are_told_at_once(root):
+    (root / "Annotations/a.xml").write_text("<annotation>")
+    (root / "Annotations/b.xml").unlink()
+    for path in (root / "JPEGImages").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"all\.txt: 2 malformed entries \(.*b\.xml: .*a\.xml: ") as caught:
+        build(root)
+    assert "annotation is not XML: 1" in str(caught.value)
+
+
+def test_bad_annotations_and_images_are_left_out_by_choice(root):
+    (root / "Annotations/a.xml").write_text("<annotation>")
+    (root / "JPEGImages/b.png").write_bytes(b"no image")
+    summary = build(root, malformed="skip")
+    assert labels_of(root) == {"c": ()}
+    assert summary["images_seen"] == 3
+    assert summary["images_dropped"] == {"malformed": 1, "no record could be made": 1}
+    assert summary["notes"] == {"malformed, left out: annotation is not XML": 1}
+
+
+def test_all_unlisted_classes_are_named_or_left_out(root):
+    (root / "Annotations/a.xml").write_text(xml("bird", "dog", "car"))
+    (root / "Annotations/c.xml").write_text(xml("car"))
+    with pytest.raises(
+        InputError, match=r"the class 'bird' .*--unlisted=ignore .*2 classes are not: 'bird', 'car'"
+    ):
+        build(root)
+    for unlisted in ("ignore", "background"):
+        build(root, unlisted=unlisted)
+        assert labels_of(root) == {"b": (1,), "a": (2,), "c": ()}
+    (root / "Annotations/a.xml").write_text(xml("cup"))
+    with pytest.raises(InputError, match="'cup' is of the source domain"):
+        build(root, unlisted="ignore")
+
+
+@pytest.fixture
+def vocs_own(root):
+    """Masks in VOC's numbering: cat is 8, dog 12, bird 3."""
+    save_indexed_png(root / "Masks/a.png", mask(0, 8, 12, 3, 255))
+    save_indexed_png(root / "Masks/b.png", mask(0, 8))
+    (root / "ImageSets/Segmentation/two.txt").write_text("a\nb\n")
+    return root
+
+
+def stored_mask(root, number):
+    data = parse(Split.load(root.parent / "records", "val").read(number))["mask"].numpy()
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(("unlisted", "bird"), [("ignore", 255), ("background", 0)])
+def test_vocs_own_masks_are_mapped_by_class_name(vocs_own, unlisted, bird):
+    summary = build(vocs_own, unlisted=unlisted)
+    np.testing.assert_array_equal(stored_mask(vocs_own, 1), mask(0, 1, 2, bird, 255))
+    assert summary["options"]["unlisted"] == unlisted
+    build(vocs_own, "two", unlisted=unlisted, labels_from="masks")
+    assert labels_of(vocs_own) == {"a": (1, 2), "b": (1,)}
+
+
+def test_vocs_own_masks_are_asked_for_by_name(vocs_own):
+    with pytest.raises(
+        InputError, match=r"b\.png: the mask has the value 8; .*--mask_ids=voc takes VOC's own"
+    ):
+        build(vocs_own)
+    with pytest.raises(InputError, match=r"a\.png: the mask has the value 3; .*--unlisted=ignore or"):
+        build(vocs_own, mask_ids="voc")
+    save_indexed_png(vocs_own / "Masks/a.png", mask(0, 1, 2))
+    save_indexed_png(vocs_own / "Masks/b.png", mask(0, 2))
+    build(vocs_own, unlisted="ignore", mask_ids="label_map")
+    np.testing.assert_array_equal(stored_mask(vocs_own, 1), mask(0, 1, 2))
+
+
+def test_mask_values_are_given(root):
+    Image.fromarray(mask(0, 255)).save(root / "Masks/a.png")
+    with pytest.raises(InputError, match=r"a\.png: the mask has no values but 0 and 255"):
+        build(root)
+    Image.fromarray(mask(0, 255, 255)).save(root / "Masks/b.png")
+    build(root, mask_values={0: 0, 255: 2})
+    np.testing.assert_array_equal(stored_mask(root, 0), mask(0, 2, 2))

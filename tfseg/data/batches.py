@@ -1,13 +1,15 @@
 """The training stream as a `tf.data.Dataset` of global batches, half of each domain."""
 
+import sys
+import threading
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from tfseg.data.examples import read_example, record_name
-from tfseg.data.records import parse
-from tfseg.data.sampling import PairStream
+from tfseg.data.records import Split, parse
+from tfseg.data.sampling import Pair, PairStream
 from tfseg.data.transform import Transform, apply, binary_mask, decode_image, decode_mask
 from tfseg.errors import InputError
 
@@ -18,6 +20,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    passed_over: "PassedOver | None" = None,
 ) -> tf.data.Dataset:
     """Builds the stream of global batches from `start_step` on, without end.
 
@@ -29,6 +32,7 @@ def training_batches(
         batch_size: Pairs an update, over all domains and replicas.
         seed: Seed of crops and mirroring.
         start_step: Number of the first update.
+        passed_over: Takes damaged records, in whose place the next pairs are read; None fails at the first.
 
     Returns:
         Dataset of `{domain: examples}`, each a dictionary of `image` float32 `[b, S, S, 3]`, `label` int32
@@ -42,22 +46,27 @@ def training_batches(
     share = batch_size // len(streams)
     return tf.data.Dataset.zip(
         {
-            domain: _domain_batches(stream, transform, share, seed, start_step)
+            domain: _domain_batches(stream, transform, share, seed, start_step, passed_over)
             for domain, stream in streams.items()
         }
     ).prefetch(2)
 
 
 def _domain_batches(
-    stream: PairStream, transform: Transform, share: int, seed: int, start_step: int
+    stream: PairStream,
+    transform: Transform,
+    share: int,
+    seed: int,
+    start_step: int,
+    passed_over: "PassedOver | None",
 ) -> tf.data.Dataset:
     num_labels = stream.split.label_map.num_labels
     # Mirroring and cropping of source and target are drawn apart.
     domain_seed = 2 * seed + (stream.split.domain == "target")
 
     def fetch(position: np.ndarray) -> tuple[bytes, np.int32, np.bool_]:
-        pair = stream.at(int(position))
-        return stream.split.read(pair.index), np.int32(pair.label), np.bool_(pair.use_mask)
+        serialized, pair = _read(stream, int(position), passed_over)
+        return serialized, np.int32(pair.label), np.bool_(pair.use_mask)
 
     def example(position: tf.Tensor) -> dict[str, tf.Tensor]:
         serialized, label, use_mask = tf.numpy_function(
@@ -79,6 +88,38 @@ def _domain_batches(
     positions = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max)
     examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(share, drop_remainder=True)
+
+
+class PassedOver:
+    """The damaged records that a training met, each told once on stderr; for any number of threads."""
+
+    def __init__(self) -> None:
+        self._found: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of different records."""
+        return len(self._found)
+
+    def add(self, split: Split, index: int, error: InputError) -> None:
+        """Notes record `index` of a split, and what is wrong with it."""
+        with self._lock:
+            if (split.name, index) not in self._found:
+                self._found.add((split.name, index))
+                print(f"passed over: {error}", file=sys.stderr)
+
+
+def _read(stream: PairStream, position: int, passed_over: PassedOver | None) -> tuple[bytes, Pair]:
+    # The pair at a position, or the first one behind it whose record is whole.
+    for place in range(position, position + len(stream)):
+        pair = stream.at(place)
+        try:
+            return stream.split.read(pair.index), pair
+        except InputError as error:
+            if passed_over is None:
+                raise
+            passed_over.add(stream.split, pair.index, error)
+    raise InputError(f"{stream.split.data_dir}: no record of split {stream.split.name} is whole")
 
 
 def explain_failure(

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from tfseg.errors import InputError
 
@@ -15,7 +15,7 @@ MAX_SIDE = 100_000
 """Longest side, pixels: resizing to the network's square passes through S x (longest side) pixels."""
 
 # Pictures (MPO comes as JPEG); other formats (EPS, PDF) would start foreign programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff",
     ".webp", ".ppm", ".pgm", ".avif", ".mpo", ".jp2",
@@ -92,24 +92,68 @@ def require_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXEL
         raise InputError(f"{name}: has {width}x{height} pixels; allowed are {MAX_SIDE:,} on a side")
 
 
-def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarray:
+def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens an image file of one of `FORMATS`; its size is checked, its pixels are not yet decoded.
+
+    Args:
+        data: The file's content.
+        name: What error messages call the image.
+        max_pixels: As for `read_image`.
+
+    Raises:
+        InputError: If it is empty, no image, too large, or its header is damaged.
+    """
     if not data:
         raise InputError(f"{name}: is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            return _convert(opened, upright, max_pixels, name)
-    except InputError:
-        raise
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name}: is not an image of a known format (JPEG, PNG, ...)") from error
+        if reason := _header_damage(data):
+            raise InputError(f"{name}: cannot be decoded ({reason})") from error
+        raise InputError(
+            f"{name}: cannot be decoded: it is not an image of a known format (JPEG, PNG, ...)"
+        ) from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files.
         raise InputError(f"{name}: cannot be decoded ({error or type(error).__name__})") from error
+    require_size(*image.size, name, max_pixels)
+    return image
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 where there is none or the EXIF data are damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _header_damage(data: bytes) -> str:
+    # Pillow says only "cannot identify" where the format is clear and its header damaged.
+    for image_format in FORMATS:
+        factory, accept = Image.OPEN[image_format]
+        if accept and accept(data[:16]) is True:
+            try:
+                factory(io.BytesIO(data), "")
+            except Exception as error:
+                return f"{image_format}: {error or type(error).__name__}"
+    return ""
+
+
+def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarray:
+    with open_image(data, name, max_pixels) as opened:
+        try:
+            return _convert(opened, upright, max_pixels, name)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{name}: cannot be decoded ({error or type(error).__name__})") from error
 
 
 def _convert(image: Image.Image, upright: bool, max_pixels: int, name: str) -> np.ndarray:
     require_size(*image.size, name, max_pixels)
     image_format = image.format
-    if upright:
+    if upright and exif_orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         array = np.asarray(image)

@@ -1,15 +1,16 @@
 """Label maps: which categories there are, their ids, and the domain that each belongs to."""
 
 import difflib
-import json
 import operator
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex
 
 from tfseg.errors import InputError
+from tfseg.files import read_json
 
 Domain = Literal["source", "target"]
 DOMAINS: tuple[Domain, ...] = ("source", "target")
@@ -61,13 +62,9 @@ class LabelMap:
         Raises:
             InputError: names the file, and what in it is wrong.
         """
-        try:
-            with open(path, encoding="utf-8") as file:
-                content = json.load(file)
-        except OSError as error:
-            raise InputError(f"label map {path}: cannot be read ({error.strerror})") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"label map {path}: is not JSON ({error})") from error
+        content = read_json(path, name=f"label map {path}")
+        if isinstance(content, dict) and "name" not in content:
+            content = {"name": Path(path).stem, **content}
         return cls.from_dict(content, where=f"label map {path}")
 
     @classmethod
@@ -75,7 +72,8 @@ class LabelMap:
         """Checks and builds a label map from what `to_dict` gives.
 
         Args:
-            content: `{"name": str, "labels": [{"id", "name", "domain", "aliases"}, ...]}`.
+            content: `{"name": str, "labels": [{"id", "name", "domain", "aliases"}, ...]}`; without ids the
+                labels are numbered 1..L in their order, and aliases may be left out.
             where: names the origin in error messages.
 
         Raises:
@@ -87,6 +85,8 @@ class LabelMap:
         entries = content.get("labels")
         if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_LABELS:
             raise InputError(f'{where}: "labels" must be a list of 1 to {MAX_LABELS} labels')
+        if not any(isinstance(entry, dict) and "id" in entry for entry in entries):
+            entries = [_numbered(entry, number) for number, entry in enumerate(entries, start=1)]
         labels = sorted((_label(entry, where) for entry in entries), key=lambda label: label.id)
         for expected, label in enumerate(labels, start=1):
             if label.id != expected:
@@ -196,6 +196,10 @@ class LabelMap:
     @cached_property
     def _by_name(self) -> dict[str, Label]:
         return {name: label for label in self.labels for name in (label.name, *label.aliases)}
+
+
+def _numbered(entry: Any, number: int) -> Any:
+    return {**entry, "id": number} if isinstance(entry, dict) else entry
 
 
 def _label(entry: Any, where: str) -> Label:

@@ -42,6 +42,7 @@ class ImageRecord:
         labels: label ids present, ascending.
         mask: an 8-bit one-channel PNG of the image's size, pixel = label id (0 background,
             255 ignore); None when there is none.
+        notes: what a builder did to the files; counted in the split's summary, not stored.
     """
 
     image: bytes
@@ -52,6 +53,7 @@ class ImageRecord:
     width: int
     labels: tuple[int, ...]
     mask: bytes | None
+    notes: tuple[str, ...] = ()
 
 
 class RecordInfo(NamedTuple):

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from tfseg.data.images import SUFFIXES
 from tfseg.errors import InputError
+from tfseg.files import is_hidden
 
 
 def named_files(words: Sequence[str]) -> Iterator[Path]:
     """Yields the files that words on the command line name.
 
     Args:
-        words: Files; folders, of which all images at any depth are taken; or globs (`**` for any
-            depth). A word that names nothing is yielded as it stands, to fail as an image.
+        words: Files; folders, of which all images at any depth are taken, but no hidden ones; or globs
+            (`**` for any depth). A word that names nothing is yielded as it stands, to fail as an image.
 
     Raises:
         InputError: If a folder holds no image.
@@ -21,7 +22,13 @@ def named_files(words: Sequence[str]) -> Iterator[Path]:
     for word in words:
         path = Path(word)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in SUFFIXES
+                and not any(map(is_hidden, p.relative_to(path).parts))
+                and p.is_file()
+            )
             if not inside:
                 raise InputError(f"{path}: the folder holds no image ({', '.join(SUFFIXES)})")
             yield from inside

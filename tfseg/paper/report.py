@@ -216,7 +216,7 @@ def show_figure(path: Path) -> dict[str, str]:
         InputError: If the file is missing or no picture.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=["PNG", "JPEG"]) as opened:
             picture, description = opened.convert("RGB"), opened.info.get("Description", "")
     except OSError as error:
         raise InputError(f"{path}: not a picture that can be shown; tfseg.figures makes them") from error

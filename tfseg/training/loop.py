@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfseg import cli
 from tfseg.config import CLASSIFIER_STAGES
-from tfseg.data.batches import explain_failure, training_batches
+from tfseg.data.batches import PassedOver, explain_failure, training_batches
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
@@ -46,6 +46,7 @@ def train(options: TrainingOptions) -> None:
 
     # Network, optimizer and where they start.
     config = options.model_config(label_map.num_labels)
+    passed_over = PassedOver() if options.on_bad_record == "skip" else None
     transform = Transform(
         config.image_size,
         options.resize_to or round(config.image_size * 330 / 320),
@@ -89,7 +90,8 @@ def train(options: TrainingOptions) -> None:
             origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
             if config.feature_norm == "standardize" and options.stage != "joint":
                 print(f"{options.stage}: measures the encoder's features")
-                measure_features(network, training_batches(streams, transform, 32, options.seed))
+                first = training_batches(streams, transform, 32, options.seed, passed_over=passed_over)
+                measure_features(network, first)
     directory.save()
     start = int(step.numpy())
     print(f"{options.stage}: starts at update {start} from {origin}")
@@ -101,10 +103,12 @@ def train(options: TrainingOptions) -> None:
     )
 
     # The loop.
-    batches = training_batches(streams, transform, options.batch_size, options.seed, start)
+    batches = training_batches(streams, transform, options.batch_size, options.seed, start, passed_over)
     pictured = options.stage not in CLASSIFIER_STAGES
     if pictured:  # Always the same examples, so that pictures can be compared.
-        first = iter(training_batches(streams, transform, options.batch_size, options.seed))
+        first = iter(
+            training_batches(streams, transform, options.batch_size, options.seed, passed_over=passed_over)
+        )
         shown = _next(first, streams, options.batch_size, 0)
     groups = {domain: label_map.ids(domain) for domain in streams}
     monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
@@ -123,6 +127,8 @@ def train(options: TrainingOptions) -> None:
                 monitor.pictures(done, drawn)
     finally:
         monitor.close()
+        if passed_over:
+            print(f"{stage_dir}: {len(passed_over)} damaged records were passed over")
 
 
 def _multipliers(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> list[float]:

@@ -89,6 +89,11 @@ class TrainingOptions:
     target_masks: int = cli.flag(
         "Target images whose masks are used, too.", default=0, advanced=True, lower=0
     )
+    on_bad_record: Literal["fail", "skip"] = cli.flag(
+        "Records whose bytes are damaged: stop, or read the next pair in their place, counted.",
+        default="fail",
+        advanced=True,
+    )
     summary_every: int = cli.flag("Updates between points of the curves.", default=20, advanced=True, lower=1)
     pictures_every: int = cli.flag("Updates between pictures.", default=500, advanced=True, lower=1)
     dtype_policy: Literal["float32", "mixed_bfloat16"] = cli.flag(
