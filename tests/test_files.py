@@ -39,24 +39,24 @@ def test_the_longest_names_are_written(tmp_path):
 
 
 def test_output_folders_are_tried_before_any_work(tmp_path, monkeypatch):
-    require_output_folder(tmp_path / "new" / "deep", "--output_dir")
+    require_output_folder(tmp_path / "new" / "deep", "--output_dir=")
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file", tmp_path / "file" / "deep"):
         with pytest.raises(InputError, match=r"--output_dir=.*file is a file; a folder is needed"):
-            require_output_folder(path, "--output_dir")
+            require_output_folder(path, "--output_dir=")
     with pytest.raises(InputError, match=r"--output_dir='.*caf\\udce9': is not UTF-8"):
-        require_output_folder(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"), "--output_dir")
+        require_output_folder(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"), "--output_dir=")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="no permission to write into"):
-        require_output_folder(tmp_path / "new", "--output_dir")
+        require_output_folder(tmp_path / "new", "--output_dir=")
 
 
 @pytest.mark.parametrize("character", list("[]*?{}\\"))
 def test_paths_that_tensorflow_takes_for_patterns_are_refused(tmp_path, character):
     with pytest.raises(InputError, match=r"--model_dir=.*which TensorFlow takes for a pattern"):
-        require_plain_path(tmp_path / f"run{character}1" / "model", "--model_dir")
-    require_plain_path(tmp_path / "a run, (1) = 'x' & \u5199", "--model_dir")
+        require_plain_path(tmp_path / f"run{character}1" / "model", "--model_dir=")
+    require_plain_path(tmp_path / "a run, (1) = 'x' & \u5199", "--model_dir=")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -145,3 +145,14 @@ def test_the_record_of_a_model_says_which_updates_ran_under_what(directory):
     record = directory.training_record()["joint"]
     assert record["flags"] == second
     assert [(run["first_update"], run["flags"]) for run in record["runs"]] == [(1, first), (6, second)]
+
+
+def test_a_folder_in_which_tensorflow_finds_no_checkpoint_is_refused(directory, tmp_path):
+    directory.path.rename(tmp_path / "run[1]")
+    for read in (find_model, read_model_dir):
+        with pytest.raises(InputError, match=r"model directory .*run\[1\]: has \[ \] in .*stay whole"):
+            read(tmp_path / "run[1]")
+    with pytest.raises(InputError, match="takes for a pattern"):
+        ModelDir(tmp_path / "run*", "transfernet", TWO_BLOCKS, LABEL_MAP)
+    (tmp_path / "run[1]").rename(directory.path)
+    assert directory.newest("joint").endswith("ckpt-10")

@@ -75,7 +75,7 @@ def _run(options: CocoOptions) -> None:
     from tfrecords import coco
     from tfrecords.summary import split_table
 
-    require_output_folder(options.output_dir, "--output_dir")
+    require_output_folder(options.output_dir, "--output_dir=")
     summary = coco.build(
         annotations=options.annotations,
         images_dir=options.images,

@@ -94,7 +94,7 @@ def _run(options: FolderOptions) -> None:
     from tfrecords.masks import MaskRules, parse_mask_values
     from tfrecords.summary import split_table
 
-    require_output_folder(options.output_dir, "--output_dir")
+    require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)
     values = parse_mask_values(options.mask_values, label_map, options.domain)
     images = folder.ImageFolder(

@@ -44,7 +44,7 @@ def _run(given: SyntheticOptions) -> None:
     from tfrecords import synthetic
     from tfrecords.synthetic_scenes import SOURCE, TARGET
 
-    require_output_folder(given.output_dir, "--output_dir")
+    require_output_folder(given.output_dir, "--output_dir=")
     options = synthetic.Options(
         seed=given.seed,
         source_train=given.source_train,

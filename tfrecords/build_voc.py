@@ -82,7 +82,7 @@ def _run(options: VocOptions) -> None:
     from tfrecords.masks import parse_mask_values
     from tfrecords.summary import split_table
 
-    require_output_folder(options.output_dir, "--output_dir")
+    require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)
     folder = voc.VocFolder(
         root=Path(options.voc_root),

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: LabelMapOptions) -> None:
-    require_output_folder(options.output.parent, "--output")
+    require_output_folder(options.output.parent, "--output: ")
     base = LabelMap.load(options.label_map) if options.label_map else None
     name = options.name or (base.name if base else options.output.stem)
     names = categories(options.from_)

@@ -126,7 +126,7 @@ def write_split(
         )
     if not 0 <= num_shards <= MAX_SHARDS:
         raise InputError(f"--num_shards={num_shards}: must be 1 to {MAX_SHARDS}, or 0 for as many as fit")
-    require_output_folder(output_dir, "--output_dir")
+    require_output_folder(output_dir, "--output_dir=")
     count = num_shards or -(-len(items) // IMAGES_PER_SHARD)
     bounds = [len(items) * i // count for i in range(count + 1)]
     with workspace(output_dir / f".{head.name}.building") as building:

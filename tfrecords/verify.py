@@ -47,7 +47,7 @@ def _run(options: VerifyOptions) -> int:
     data_dir = Path(options.folder[0])
     if not data_dir.is_dir():
         raise InputError(f"{data_dir}: is not a folder")
-    require_output_folder(data_dir, "DIR")
+    require_output_folder(data_dir, "")
     splits = finished_splits(data_dir)
     damage = unfinished(data_dir, splits)
     if not splits and not damage:

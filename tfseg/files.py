@@ -61,7 +61,7 @@ def require_output_folder(path: str | os.PathLike[str], name: str) -> None:
 
     Args:
         path: the folder; it need not be there yet.
-        name: what messages call it, such as `--output_dir`.
+        name: stands before the path in messages, such as `--output_dir=`.
 
     Raises:
         InputError: it lies under a file, may not be written to, or is no UTF-8.
@@ -71,9 +71,9 @@ def require_output_folder(path: str | os.PathLike[str], name: str) -> None:
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise InputError(f"{name}={path}: {there} is a file; a folder is needed")
+        raise InputError(f"{name}{path}: {there} is a file; a folder is needed")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{name}={path}: there is no permission to write into {there}")
+        raise InputError(f"{name}{path}: there is no permission to write into {there}")
 
 
 def require_plain_path(path: str | os.PathLike[str], name: str) -> None:
@@ -83,7 +83,7 @@ def require_plain_path(path: str | os.PathLike[str], name: str) -> None:
 
     Args:
         path: of a folder of checkpoints.
-        name: what messages call it, such as `--model_dir`.
+        name: stands before the path in messages, such as `--model_dir=`.
 
     Raises:
         InputError: it has a character of patterns, or is no UTF-8.
@@ -92,7 +92,7 @@ def require_plain_path(path: str | os.PathLike[str], name: str) -> None:
     found = sorted(_PATTERN.intersection(os.fspath(path)))
     if found:
         raise InputError(
-            f"{name}={path}: has {' '.join(found)} in its path, which TensorFlow takes for a pattern when it "
+            f"{name}{path}: has {' '.join(found)} in its path, which TensorFlow takes for a pattern when it "
             "looks for checkpoints; move or rename the folder (whatever checkpoints are in it stay whole)"
         )
 
@@ -101,9 +101,7 @@ def _require_utf8(path: str | os.PathLike[str], name: str) -> None:
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name}={os.fspath(path)!a}: is not UTF-8, and TensorFlow takes no other"
-        ) from error
+        raise InputError(f"{name}{os.fspath(path)!a}: is not UTF-8, and TensorFlow takes no other") from error
 
 
 def read_json(path: str | os.PathLike[str], name: str | None = None) -> Any:

@@ -53,7 +53,7 @@ class ModelDir:
 
     def __post_init__(self) -> None:
         """Refuses paths in which TensorFlow finds no checkpoint."""
-        require_plain_path(self.path, "model directory")
+        require_plain_path(self.path, "model directory ")
 
     def refuse_other(self) -> None:
         """Checks that the directory is empty or holds this network.
@@ -75,7 +75,7 @@ class ModelDir:
             InputError: As `refuse_other`.
         """
         self.refuse_other()
-        require_output_folder(self.path, "model directory")
+        require_output_folder(self.path, "model directory ")
         for path, content in self._descriptions():
             if not path.exists():
                 write_atomic(path, json.dumps(content, indent=2).encode())

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -252,6 +253,15 @@ def run_command(capsys):
         return capsys.readouterr()
 
     return runner
+
+
+def test_command_on_a_split_without_masks_names_the_way_to_measure_it(
+    tmp_path, samples, model_dir, run_command
+):
+    write_split(tmp_path / "data", LABEL_MAP, [("a", samples[0][1], None)])
+    shutil.rmtree(model_dir.path / "joint")  # It is told before a network is loaded.
+    words = [f"--model_dir={model_dir.path}", f"--data_dir={tmp_path / 'data'}"]
+    assert "has no masks, so that IoU cannot be measured; --method=labels" in run_command(*words, code=2).err
 
 
 def test_command(split, model_dir, tmp_path, run_command):

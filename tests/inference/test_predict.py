@@ -40,6 +40,17 @@ def test_folders_globs_and_files(folder):
     assert names([f"{folder}/deep/notes.txt", f"{folder}/b.png"]) == ["notes.txt", "b.png"]
 
 
+def test_hidden_files_are_taken_only_if_they_are_named(folder):
+    for name in ("._b.png", ".hidden/d.png", "__MACOSX/deep/c.jpeg", "deep/.c.jpeg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert names([str(folder)]) == ["a.JPG", "b.png", "c.jpeg"]
+    assert names([f"{folder}/._b.png"]) == ["._b.png"]
+    # The folder itself may be hidden.
+    folder.rename(folder.with_name(".in"))
+    assert names([str(folder.with_name(".in"))]) == ["a.JPG", "b.png", "c.jpeg"]
+
+
 def test_words_that_name_nothing_fail_later_as_images(folder):
     assert names([f"{folder}/*.gif", f"{folder}/none.png"]) == ["*.gif", "none.png"]
 

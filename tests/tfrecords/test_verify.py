@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import call
 
 from tfrecords.shards import sha256_of
 from tfrecords.verification import unfinished, verify_split
+from tfrecords.verify import main
 from tfseg.data.records import ImageRecord, Split, serialize
 from tfseg.errors import InputError
 
@@ -254,3 +256,13 @@ def test_command_with_nothing_to_verify(tmp_path):
         result = verify(*arguments)
         assert result.returncode == 2
         assert message in result.stderr.splitlines()[-1]
+
+
+def test_a_split_without_masks_says_what_cannot_be_measured(folder):
+    plant(folder, dataclasses.replace(GOOD, mask=None))
+    index = folder / "one.json"
+    index.write_text(json.dumps(json.loads(index.read_text()), indent=2))
+    told = call(main, folder, "--workers=1").stdout.split("split ")
+    (one,) = [text for text in told if text.startswith("one:")]
+    assert "no masks: it can be trained on as target, and evaluated by image labels, not by IoU" in one
+    assert sum("no masks" in text for text in told) == 1
