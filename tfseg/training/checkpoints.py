@@ -8,7 +8,10 @@ import tensorflow as tf
 
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
-from tfseg.model_dir import saved_checkpoints
+from tfseg.model_dir import ModelDir, save_model_dir, saved_checkpoints
+
+# Scripts import the model directory from here, where it was once.
+__all__ = ["ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
 
 # TensorFlow's readers have many names for a file that is cut short.
 _UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
