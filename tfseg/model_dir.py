@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     import keras
 
 
+BEST = "best"
+"""Folder within a stage's: the checkpoint that `--keep_best` of tfseg.train kept."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelDir:
     """A model directory.
@@ -129,9 +133,10 @@ class ModelDir:
             )
         if checkpoint is None:
             return saved[-1]
-        wanted = str(self.path / stage / f"ckpt-{checkpoint}")
-        if wanted not in saved:
-            numbers = ", ".join(path.rsplit("-", 1)[1] for path in saved)
+        kept = [*saved, *saved_checkpoints(self.path / stage / BEST)]
+        wanted = next((path for path in kept if path.endswith(f"/ckpt-{checkpoint}")), None)
+        if wanted is None:
+            numbers = ", ".join(path.rsplit("-", 1)[1] for path in kept)
             raise InputError(
                 f"{self.path / stage}: holds no checkpoint {checkpoint}; it has {numbers} "
                 "(--keep_checkpoints of tfseg.train says how many stay)"

@@ -1,17 +1,19 @@
 """Saving and restoring all that a training's next update depends on."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
-from tfseg.model_dir import ModelDir, save_model_dir, saved_checkpoints
+from tfseg.model_dir import BEST, ModelDir, save_model_dir, saved_checkpoints
 
 # Scripts import the model directory from here, where it was once.
-__all__ = ["ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
+__all__ = ["BestCheckpoint", "ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
 
 # TensorFlow's readers have many names for a file that is cut short.
 _UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
@@ -65,6 +67,48 @@ def restore_newest(
         _write_list(stage_dir, whole)
     manager = tf.train.CheckpointManager(checkpoint, stage_dir, keep)
     return manager, whole[-1] if whole else None
+
+
+class BestCheckpoint:
+    """Keeps the checkpoint whose validation is best, in `STAGE/best`, across runs of the stage.
+
+    ```python
+    best = BestCheckpoint(stage_checkpoint(network, optimizer, step), Path("model/joint"))
+    best.offer(500, "miou", 0.41)
+    ```
+
+    Args:
+        checkpoint: What is saved.
+        stage_dir: Folder of the stage.
+    """
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, stage_dir: Path) -> None:
+        self._folder = stage_dir / BEST
+        self._manager = tf.train.CheckpointManager(checkpoint, self._folder, max_to_keep=1)
+        self._score = _read_score(self._folder / "best.json")
+
+    def offer(self, step: int, name: str, value: float) -> None:
+        """Saves the checkpoint if `value` is the highest so far.
+
+        Args:
+            step: Updates done.
+            name: Of the figure; another name starts anew.
+            value: The figure; higher is better.
+        """
+        if self._score is not None and self._score["name"] == name and value <= self._score["value"]:
+            return
+        self._manager.save(checkpoint_number=step)
+        self._score = {"step": step, "name": name, "value": value}
+        write_atomic(self._folder / "best.json", (json.dumps(self._score) + "\n").encode())
+
+
+def _read_score(path: Path) -> dict[str, Any] | None:
+    """Reads the figure of the best checkpoint; None without one, or without the checkpoint itself."""
+    try:
+        score = json.loads(path.read_text())
+        return score if (path.parent / f"ckpt-{score['step']}.index").is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write_list(stage_dir: Path, saved: list[str]) -> None:

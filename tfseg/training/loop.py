@@ -10,21 +10,23 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg import cli
-from tfseg.config import CLASSIFIER_STAGES
+from tfseg.config import CLASSIFIER_STAGES, ModelConfig
 from tfseg.data.batches import PassedOver, explain_failure, training_batches
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
 from tfseg.data.transform import Transform
 from tfseg.errors import InputError
+from tfseg.evaluation.masks import check_label_maps
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
-from tfseg.training.checkpoints import restore_newest, stage_checkpoint
+from tfseg.training.checkpoints import BestCheckpoint, restore_newest, stage_checkpoint
 from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
 from tfseg.training.start import load_start_weights, measure_features
 from tfseg.training.step import build_train_step
+from tfseg.training.validation import Validation
 
 Batch = dict[str, dict[str, tf.Tensor]]
 """Domain: what `tfseg.data.batches.training_batches` gives of it."""
@@ -112,6 +114,8 @@ def train(options: TrainingOptions) -> None:
         shown = _next(first, streams, options.batch_size, 0)
     groups = {domain: label_map.ids(domain) for domain in streams}
     monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
+    validation = _open_validation(options, network, config, label_map)
+    best = BestCheckpoint(checkpoint, stage_dir) if options.keep_best else None
     reader = iter(strategy.experimental_distribute_dataset(batches))
     try:
         for done in range(start + 1, options.steps + 1):
@@ -122,6 +126,11 @@ def train(options: TrainingOptions) -> None:
                 require_finite_weights(network, done)
                 manager.save(checkpoint_number=done)
             last = done == options.steps
+            if validation and (last or done % options.evaluate_every == 0):
+                figures = validation.measure()
+                monitor.validation(done, figures)
+                if best:
+                    best.offer(done, *next(iter(figures.items())))
             if pictured and (last or done % options.pictures_every == 0):
                 drawn = {domain: pictures_of(network, shown[domain]) for domain in streams}
                 monitor.pictures(done, drawn)
@@ -129,6 +138,16 @@ def train(options: TrainingOptions) -> None:
         monitor.close()
         if passed_over:
             print(f"{stage_dir}: {len(passed_over)} damaged records were passed over")
+
+
+def _open_validation(
+    options: TrainingOptions, network: keras.Model, config: ModelConfig, label_map: LabelMap
+) -> Validation | None:
+    if not options.val_split:
+        return None
+    split = Split.load(options.data_dir, options.val_split)
+    check_label_maps(label_map, split)
+    return Validation(network, options.stage, config, split, options.evaluate_images)
 
 
 def _multipliers(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> list[float]:

@@ -22,6 +22,7 @@ from tfseg.inference.postprocessing import from_square
 
 LOSS_LOG = "losses.jsonl"
 ATTENTION_LOG = "attention.jsonl"
+VALIDATION_LOG = "validation.jsonl"
 _SUMS = "attention/"
 """Before the names of the arrays that `tfseg.training.stages.attention_sums` gives."""
 
@@ -51,6 +52,8 @@ class Monitor:
         self._attention: AttentionSums | None = None
         self._warned: set[str] = set()
         self._attention_log = _open_log(stage_dir / ATTENTION_LOG, start_step)
+        self._validation_log = _open_log(stage_dir / VALIDATION_LOG, start_step)
+        self._validated: dict[str, str] = {}
         self._batch_size = batch_size
         self._summary_every = summary_every
         self._log = _open_log(stage_dir / LOSS_LOG, start_step)
@@ -68,7 +71,9 @@ class Monitor:
         self._add_attention(losses)
         now = time.perf_counter()
         speed, self._last = self._batch_size / (now - self._last), now
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", images_s=f"{speed:.1f}", refresh=False)
+        self._bar.set_postfix(
+            loss=f"{values['loss']:.4f}", images_s=f"{speed:.1f}", **self._validated, refresh=False
+        )
         self._bar.update()
         if not math.isfinite(values["loss"]):
             raise InputError(
@@ -111,6 +116,15 @@ class Monitor:
         self._attention_log.write(json.dumps(entry) + "\n")
         self._attention = None
 
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Shows figures on images that are not trained on: in the bar, as curves and in a log."""
+        self._validation_log.write(json.dumps({"step": step, **figures}) + "\n")
+        with self._writer.as_default(step=step):
+            for name, value in figures.items():
+                tf.summary.scalar(f"val_{name}", value)
+        self._validated = {f"val_{name}": f"{value:.3f}" for name, value in figures.items()}
+        self._bar.write(f"update {step}: " + ", ".join(f"{n} {v}" for n, v in self._validated.items()))
+
     def pictures(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Shows pictures, uint8 `[N, H, W, 3]` each, in TensorBoard."""
         with self._writer.as_default(step=step):
@@ -121,6 +135,7 @@ class Monitor:
         """Brings everything to disk; called before a checkpoint, so that the log is never behind one."""
         self._log.flush()
         self._attention_log.flush()
+        self._validation_log.flush()
         self._writer.flush()
 
     def close(self) -> None:
@@ -129,6 +144,7 @@ class Monitor:
         self._bar.close()
         self._log.close()
         self._attention_log.close()
+        self._validation_log.close()
         self._writer.close()
 
 

@@ -65,6 +65,15 @@ class TrainingOptions:
         default="multi_label",
         advanced=True,
     )
+    val_split: str = cli.flag(
+        "Records to evaluate on while training; they must not be trained on. Empty for none.", default=""
+    )
+    evaluate_every: int = cli.flag("Updates between evaluations on --val_split.", default=500, lower=1)
+    evaluate_images: int = cli.flag("Images of --val_split to evaluate on.", default=100, lower=1)
+    keep_best: bool = cli.flag(
+        "Keep the checkpoint that is best on --val_split in STAGE/best, for --checkpoint=N.", default=False
+    )
+
     lr_multipliers: bool = cli.flag(
         "The authors' factors: biases x2, class score x10.", default=True, advanced=True
     )
@@ -109,6 +118,10 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained on."""
+        if self.keep_best and not self.val_split:
+            raise InputError("--keep_best: the best by which records? Give a --val_split")
+        if self.val_split and self.val_split in (self.source_split, self.target_split):
+            raise InputError(f"--val_split={self.val_split}: is trained on; give other records")
         if not self.source_split and not self.target_split:
             raise InputError("--source_split and --target_split are both empty: there is nothing to train on")
         if self.stage == "joint" and not self.source_split:
