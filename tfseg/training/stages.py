@@ -250,7 +250,6 @@ def _behind(
     return keras.Model(inputs if embed is None else [*inputs, embed.output], outputs)
 
 
-
 def _behind_attention(model: keras.Model) -> keras.Model:
     """Returns what follows the attention part, from its maps and the switches to mask logits."""
     calls: dict[str, tuple] = {}

@@ -57,8 +57,8 @@ def build_train_step(
     decoded = [domain for domain in domains if domain in stage.decoded_domains]
     # The gradient of the embedding's kernel is a product of two small matrices, and itself 0.84 GB: it is
     # formed once, of the whole batch, from what goes into the layer and the gradient of what comes out.
-    embed = [stage.embed.kernel.path, stage.embed.bias.path] if stage.embed else []
-    summed = [variable for variable in stage.trained if variable.path not in embed]
+    embed = [id(stage.embed.kernel), id(stage.embed.bias)] if stage.embed else []
+    summed = [variable for variable in stage.trained if id(variable) not in embed]
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def encode(examples: Examples, domain: str) -> Examples:
@@ -78,10 +78,8 @@ def build_train_step(
         grads, embedded_grad = tape.gradient(losses["loss"], (watched, embedded))
         return grads, embedded_grad[0] if embed else None, losses
 
-    def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
-        valid_pixels = _count_valid([batch[domain]["mask"] for domain in decoded])
-        # One micro-batch after the other: side by side they would take the memory of the whole batch.
-        cut = tf.nest.map_structure(lambda x: tf.reshape(x, (rounds, micro, *x.shape[1:])), batch)
+    def encode_all(cut: Batch) -> dict[str, tf.Tensor]:
+        """Adds what the frozen encoder gives to the examples; returns the inputs of `embed`."""
         flat = {}
         for domain in domains:
             if dtypes := stage.encoded_dtypes(domain):
@@ -96,6 +94,13 @@ def build_train_step(
                 flat[domain] = stage.flatten(tf.reshape(features, (share, *features.shape[2:])))
                 embedded = stage.embed(flat[domain])
                 cut[domain]["embedded"] = tf.reshape(embedded, (rounds, micro, *embedded.shape[1:]))
+        return flat
+
+    def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
+        valid_pixels = _count_valid([batch[domain]["mask"] for domain in decoded])
+        # One micro-batch after the other: side by side they would take the memory of the whole batch.
+        cut = tf.nest.map_structure(lambda x: tf.reshape(x, (rounds, micro, *x.shape[1:])), batch)
+        flat = encode_all(cut)
 
         def add_round(i: tf.Tensor, sums: list, embedded_grads: dict, shown: dict) -> tuple:
             for domain in domains:
@@ -104,7 +109,7 @@ def build_train_step(
                 sums = [s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
                 if embed:
                     embedded_grads |= {domain: embedded_grads[domain].write(i, embedded_grad)}
-                shown |= {name: shown[name] + tf.cast(value, tf.float32) for name, value in losses.items()}
+                shown |= {name: shown[name] + tf.cast(value, tf.float64) for name, value in losses.items()}
             return i + 1, sums, embedded_grads, shown
 
         sums = [tf.zeros(variable.shape, variable.dtype) for variable in summed]
@@ -114,23 +119,24 @@ def build_train_step(
             like = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape[1:], x.dtype), cut[domain])
             traced = gradients.get_concrete_function(like, tf.TensorSpec([], tf.float32), domain)
             _, _, losses = traced.structured_outputs
-            shown |= {name: tf.zeros(value.shape) for name, value in losses.items()}
+            # In float64, so that sums do not depend on the order that the compiler gives them.
+            shown |= {name: tf.zeros(value.shape, tf.float64) for name, value in losses.items()}
         _, sums, arrays, shown = tf.while_loop(
             lambda i, *_: i < rounds,
             add_round,
             (tf.constant(0), sums, arrays, shown),
             parallel_iterations=1,
         )
-        by_path = {variable.path: total for variable, total in zip(summed, sums, strict=True)}
+        by_id = {id(variable): total for variable, total in zip(summed, sums, strict=True)}
         if embed:
             inputs = tf.concat([flat[domain] for domain in domains], axis=0)
             grads = tf.concat([arrays[domain].concat() for domain in domains], axis=0)
             kernel, bias = stage.embed.kernel, stage.embed.bias
             inputs, grads = tf.cast(inputs, kernel.dtype), tf.cast(grads, kernel.dtype)
-            by_path[kernel.path] = tf.matmul(inputs, grads, transpose_a=True)
-            by_path[bias.path] = tf.reduce_sum(grads, axis=0)
-        optimizer.apply([by_path[variable.path] for variable in stage.trained], stage.trained)
-        return shown
+            by_id[id(kernel)] = tf.matmul(inputs, grads, transpose_a=True)
+            by_id[id(bias)] = tf.reduce_sum(grads, axis=0)
+        optimizer.apply([by_id[id(variable)] for variable in stage.trained], stage.trained)
+        return {name: tf.cast(value, tf.float32) for name, value in shown.items()}
 
     @tf.function(autograph=False)
     def train_step(batch: Batch) -> dict[str, tf.Tensor]:
