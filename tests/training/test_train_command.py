@@ -229,7 +229,7 @@ def test_a_damaged_record_is_named(synthetic_records, train, tmp_path, first_bat
         data[at : at + len(image)] = os.urandom(len(image))
         path.write_bytes(data)
     run = train(*STAGE_ONE, "--steps=30", f"--data_dir={data_dir}")
-    line = assert_error(run, "cannot be decoded", f"tfrecords.verify {data_dir}")
+    line = assert_error(run, "its checksum is wrong", f"tfrecords.verify {data_dir}")
     if not first_batch:
         info = split.infos[11]
-        assert f"{data_dir / split.shards[info.shard]}: record 11 (image {info.image_id})" in line
+        assert f"{data_dir / split.shards[info.shard]}: record 11 " in line and info.image_id in line
