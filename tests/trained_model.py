@@ -5,7 +5,7 @@ import json
 import numpy as np
 from small_networks import TWO_BLOCKS
 
-from export.saved_model import export_model
+from export.publish import export_model
 from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
 from tfseg.training.monitor import Monitor

@@ -4,6 +4,7 @@ All answer the same two questions about batches, and are traced once whatever th
 which labels does an image show, and where is a label in it?
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -202,27 +203,50 @@ class SavedModelNetwork:
                 f"{path}: serving_default takes {sorted(expected)}; needed are image [B, S, S, 3] "
                 "and label [B]"
             )
-        self.image_size = int(expected["image"].shape[1])
-        self.image_fit: ImageFit = "pad"
+        self._dtype = expected["image"].dtype
+        self._locate_several = signatures.get("labels")
+        # The first exports took images of the network's size alone, and lacked a description.
+        size = expected["image"].shape[1]
+        described = _described(Path(path)) if size is None else {"image_size": size, "image_fit": "pad"}
+        self.image_size: int = described["image_size"]
+        self.image_fit: ImageFit = described["image_fit"]
         self._num_labels = Export(Path(path)).label_map.num_labels
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Returns the probability of each label; see `Network`."""
-        return self._classify(image=tf.constant(images, tf.float32))["probability"].numpy()
+        return self._classify(image=tf.cast(images, self._dtype))["probability"].numpy()
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Returns the images: the export encodes anew for each label."""
+        """Returns the images: an export does not take features."""
         return images
 
     def locate(self, encoded: np.ndarray, index: np.ndarray, labels: np.ndarray) -> PairMaps:
-        """Runs `serving_default` on pairs; see `Network`.
+        """Runs `labels`, which encodes an image once, or `serving_default`; see `Network`.
 
         Raises:
             InputError: If a label is not in 1 to L.
         """
         labels = _require_ids(labels, self._num_labels)
-        images = tf.constant(encoded[index], tf.float32)
-        return PairMaps(self._serve(image=images, label=tf.constant(labels))["probability"].numpy())
+        if self._locate_several is None:
+            images = tf.cast(encoded[index], self._dtype)
+            return PairMaps(self._serve(image=images, label=tf.constant(labels))["probability"].numpy())
+        rows, row_of = np.unique(index, return_inverse=True)
+        column_of = [int((row_of[:i] == row).sum()) for i, row in enumerate(row_of)]
+        asked = np.full((len(rows), max(column_of) + 1), -1, np.int32)
+        asked[row_of, column_of] = labels
+        images = tf.constant(encoded[rows], tf.uint8)
+        found = self._locate_several(image=images, labels=tf.constant(asked))["probability"].numpy()
+        return PairMaps(found[row_of, column_of])
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Reads what an export tells of its network's square: `image_size` and `image_fit`."""
+    file = path / "assets.extra" / "export.json"
+    try:
+        content = json.loads(file.read_text())
+        return {name: content[name] for name in ("image_size", "image_fit")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: does not tell how the network sees an image ({error})") from error
 
 
 def _require_ids(labels: np.ndarray, num_labels: int) -> np.ndarray:
