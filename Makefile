@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-compat lint bench clean-demo
+.PHONY: venv demo photos test test-compat test-consumers serve-smoke lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -24,6 +24,28 @@ test-compat: venv .venv-tfa/installed
 	python3.11 -m venv .venv-tfa
 	.venv-tfa/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tfa.txt
 	@touch $@
+
+# Everything that reads an export, each in an environment of its own; prints the largest differences.
+CONSUMERS := .venv-consumers
+test-consumers: venv .venv-tfa/installed $(foreach e,formats beam tfx,$(CONSUMERS)/$e/installed)
+	@mkdir -p runs
+	TFSEG_CONSUMERS_TABLE=runs/consumers.txt $(PY) -m pytest tests/export/consumers
+	@cat runs/consumers.txt
+$(CONSUMERS)/%/installed: tests/export/consumers/%.txt
+	@mkdir -p $(CONSUMERS)
+	python3.11 -m venv $(CONSUMERS)/$*
+	$(CONSUMERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+$(CONSUMERS)/beam/installed: requirements-beam.txt
+	@mkdir -p $(CONSUMERS)
+	python3.11 -m venv $(CONSUMERS)/beam
+	$(CONSUMERS)/beam/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# make serve-smoke URL=http://localhost:8501/v1/models/tfseg EXPORT=runs/demo/export [GRPC=localhost:8500]
+serve-smoke: venv
+	@test -n "$(URL)" -a -n "$(EXPORT)" || { echo "make serve-smoke URL=http://HOST:8501/v1/models/NAME EXPORT=DIR [GRPC=HOST:8500]"; exit 2; }
+	TFSEG_SERVE_URL=$(URL) TFSEG_SERVE_EXPORT=$(EXPORT) $(if $(GRPC),TFSEG_SERVE_GRPC=$(GRPC)) $(PY) -m pytest tests/export/test_serving.py
 
 lint: venv
 	$(PY) -m ruff check .
