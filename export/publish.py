@@ -149,7 +149,7 @@ def _write(
     weights_dtype: str,
 ) -> Endpoints:
     networks = [network for network in (model, classifier) if network is not None]
-    variables = [variable for network in networks for variable in network.variables]
+    variables = [variable for network in networks for variable in network.weights]
     half_weights = None
     if weights_dtype == "float16":
         half_weights = [(v, _half(v)) for v in variables if v.dtype == "float32"]

@@ -107,7 +107,7 @@ def test_the_same_model_gives_the_same_bytes(exported, tmp_path):
     names = set(ours.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
     assert names == set(theirs.get_variable_to_shape_map()) - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
     # Each variable once.
-    assert len(names) == len(exported.network.variables) + len(exported.classifier.variables)
+    assert len(names) == len(exported.network.weights) + len(exported.classifier.weights)
     for name in names:
         assert ours.get_tensor(name).tobytes() == theirs.get_tensor(name).tobytes(), name
     calls = zip(warmup.read(exported.version_dir), warmup.read(tmp_path / "again/7"), strict=True)
