@@ -249,4 +249,7 @@ def _join(folder: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its own name, which workers can import.
+    from export import batch_predict
+
+    sys.exit(batch_predict.main())

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = {
     "main": Path(sys.prefix),
     "tfa": REPOSITORY / ".venv-tfa",
-    **{name: REPOSITORY / ".venv-consumers" / name for name in ("formats", "tfx", "tfjs")},
+    **{name: REPOSITORY / ".venv-consumers" / name for name in ("formats", "tfx", "beam")},
 }
 EXACT = 1e-5
 # OpenVINO computes float64 in float32: the weights of the resampling, which an image of S x S does not need.
