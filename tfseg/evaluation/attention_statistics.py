@@ -10,13 +10,13 @@ evaluation from a split.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfseg.data.labels import IGNORE_ID
-from tfseg.evaluation.attention_shares import attention_shares
+from tfseg.evaluation.attention_shares import Shares
 from tfseg.inference.preprocessing import ImageFit
 
 # A label with fewer images says nothing on whether its attention moves.
@@ -163,7 +163,11 @@ def sums_of_maps(
 
 
 def attention_entry(
-    attention: np.ndarray, labels: Sequence[int], truth: np.ndarray, fit: ImageFit = "pad"
+    attention: np.ndarray,
+    labels: Sequence[int],
+    truth: np.ndarray,
+    shares: Mapping[int, Shares],
+    fit: ImageFit = "pad",
 ) -> dict[str, Any]:
     """Keeps what the statistics need of one evaluated image, ready for JSON.
 
@@ -171,9 +175,9 @@ def attention_entry(
         attention: float `[K, h, w]`, each map with the sum 1.
         labels: The K label ids.
         truth: uint8 `[H, W]`, label ids, 255 ignored.
+        shares: Of these, from `attention_shares`.
         fit: How the image became the network's square, see `ModelConfig.image_fit`.
     """
-    shares = attention_shares(attention, labels, truth, fit)
     valid = max(int((truth != IGNORE_ID).sum()), 1)
     side = max(truth.shape)
     shown = [

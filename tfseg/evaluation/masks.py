@@ -121,8 +121,9 @@ def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[st
         "scores": None if scores is None else [round(float(score), 6) for score in scores],
     }
     if settings.method == "attention":
-        entry["shares"] = attention_shares(found.attention, found.labels, truth, found.image_fit)
-        entry["attention"] = attention_entry(found.attention, found.labels, truth, found.image_fit)
+        shares = attention_shares(found.attention, found.labels, truth, found.image_fit)
+        entry["shares"] = shares
+        entry["attention"] = attention_entry(found.attention, found.labels, truth, shares, found.image_fit)
         entry["uniform_border"] = uniform_border(*found.attention.shape[1:]) if found.labels else None
     return entry
 

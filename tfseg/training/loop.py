@@ -25,11 +25,8 @@ from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
 from tfseg.training.start import load_start_weights, measure_features
-from tfseg.training.step import build_train_step
+from tfseg.training.step import Batch, build_train_step
 from tfseg.training.validation import Validation
-
-Batch = dict[str, dict[str, tf.Tensor]]
-"""Domain: what `tfseg.data.batches.training_batches` gives of it."""
 
 
 def train(options: TrainingOptions) -> None:
@@ -100,6 +97,7 @@ def train(options: TrainingOptions) -> None:
     if start >= options.steps:
         print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
+    validation = _open_validation(options, network, config, label_map)  # Refuses before the run is recorded.
     append_run(
         stage_dir, start + 1, sorted(cli.flag_lines(options)), _describe_run(options, streams, network)
     )
@@ -114,7 +112,6 @@ def train(options: TrainingOptions) -> None:
         shown = _next(first, streams, options.batch_size, 0)
     groups = {domain: label_map.ids(domain) for domain in streams}
     monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
-    validation = _open_validation(options, network, config, label_map)
     best = BestCheckpoint(checkpoint, stage_dir) if options.keep_best else None
     reader = iter(strategy.experimental_distribute_dataset(batches))
     try:

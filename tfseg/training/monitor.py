@@ -19,12 +19,11 @@ from tfseg.evaluation.attention_statistics import AttentionSums, attention_stati
 from tfseg.files import write_atomic
 from tfseg.inference.pictures import grey, stretch
 from tfseg.inference.postprocessing import from_square
+from tfseg.training.stages import ATTENTION_SUMS
 
 LOSS_LOG = "losses.jsonl"
 ATTENTION_LOG = "attention.jsonl"
 VALIDATION_LOG = "validation.jsonl"
-_SUMS = "attention/"
-"""Before the names of the arrays that `tfseg.training.stages.attention_sums` gives."""
 
 
 class Monitor:
@@ -67,7 +66,7 @@ class Monitor:
         Raises:
             InputError: If a loss is not finite.
         """
-        values = {name: float(value) for name, value in losses.items() if not name.startswith(_SUMS)}
+        values = {name: float(value) for name, value in losses.items() if not name.startswith(ATTENTION_SUMS)}
         self._add_attention(losses)
         now = time.perf_counter()
         speed, self._last = self._batch_size / (now - self._last), now
@@ -89,9 +88,9 @@ class Monitor:
             self._show_attention(step)
 
     def _add_attention(self, losses: Mapping[str, tf.Tensor]) -> None:
-        sums = {name: np.asarray(value) for name, value in losses.items() if name.startswith(_SUMS)}
+        sums = {name: np.asarray(value) for name, value in losses.items() if name.startswith(ATTENTION_SUMS)}
         if sums:
-            new = AttentionSums(**{name.removeprefix(_SUMS): value for name, value in sums.items()})
+            new = AttentionSums(**{name.removeprefix(ATTENTION_SUMS): value for name, value in sums.items()})
             self._attention = new if self._attention is None else self._attention + new
 
     def _show_attention(self, step: int) -> None:
@@ -105,7 +104,7 @@ class Monitor:
                 continue
             entry[group] = found.to_dict()
             with self._writer.as_default(step=step):
-                for name, value in found.to_dict().items():
+                for name, value in entry[group].items():
                     if isinstance(value, float):
                         tf.summary.scalar(f"attention_{group}/{name}", value)
             if found.is_fixed and group not in self._warned:

@@ -30,6 +30,9 @@ from tfseg.losses import (
     multi_label_cross_entropy,
 )
 
+ATTENTION_SUMS = "attention/"
+"""Before the names of the arrays of `attention_sums`, which stand among the losses."""
+
 Examples = dict[str, KerasTensor]
 Losses = dict[str, KerasTensor]
 
@@ -239,7 +242,7 @@ def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) 
     }
     for name in ("maps", "peaks"):
         sums[name] = ops.reshape(sums[name], (num_labels, height, width))
-    return {f"attention/{name}": value for name, value in sums.items()}
+    return {f"{ATTENTION_SUMS}{name}": value for name, value in sums.items()}
 
 
 def _behind(

@@ -10,8 +10,7 @@ import tensorflow as tf
 from tfseg.errors import InputError
 from tfseg.importers.vgg16 import load_encoder_weights
 from tfseg.model_dir import ModelDir, restore_weights
-
-Batch = dict[str, dict[str, tf.Tensor]]
+from tfseg.training.step import Batch
 
 FINETUNED = "finetuned"
 
