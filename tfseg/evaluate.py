@@ -148,6 +148,7 @@ def _measure_labels(
         options.settings.batch_size,
         model.config.image_fit,
         show,
+        options.settings.on_bad_record,
     )
 
 

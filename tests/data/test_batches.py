@@ -5,7 +5,8 @@ import numpy_transform
 import pytest
 import tensorflow as tf
 
-from tfseg.data.batches import PassedOver, explain_failure, training_batches
+from tfseg.data.bad_records import BadRecords
+from tfseg.data.batches import explain_failure, training_batches
 from tfseg.data.records import HEADER_BYTES, Split, parse
 from tfseg.data.sampling import PairStream
 from tfseg.data.transform import Transform, decode_image
@@ -195,14 +196,14 @@ def test_a_damaged_record_is_named_with_its_file(synthetic_records, tmp_path):
     assert f"tfrecords.verify {tmp_path}" in str(found)
 
 
-def test_damaged_records_are_passed_over_by_choice(synthetic_records, tmp_path, capfd):
+def test_damaged_records_are_skipped_by_choice(synthetic_records, tmp_path, capfd):
     _damaged_copy(synthetic_records, tmp_path, index=5)
     streams, whole = _streams(tmp_path), _streams(synthetic_records)
-    passed_over = PassedOver()
-    found = _take(training_batches(streams, AUGMENTED, 8, seed=0, passed_over=passed_over), 12)
+    bad_records = BadRecords()
+    found = _take(training_batches(streams, AUGMENTED, 8, seed=0, bad_records=bad_records), 12)
     expected = _take(training_batches(whole, AUGMENTED, 8, seed=0), 12)
-    assert len(passed_over) == 1
-    assert capfd.readouterr().err.count("passed over: ") == 1
+    assert len(bad_records) == 1
+    assert capfd.readouterr().err.count("skipped: ") == 1
     for step, (batch, other) in enumerate(zip(found, expected, strict=True)):
         for place in range(4):
             pair = streams["source"].at(4 * step + place)
@@ -219,7 +220,7 @@ def test_a_split_without_a_whole_record_ends(synthetic_records, tmp_path):
         path = tmp_path / shard
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(tf.errors.OpError, match="no record of split target_train is whole"):
-        _take(training_batches(streams, AUGMENTED, 8, seed=0, passed_over=PassedOver()), 1)
+        _take(training_batches(streams, AUGMENTED, 8, seed=0, bad_records=BadRecords()), 1)
 
 
 def test_a_shard_that_shrinks_while_training_is_named(synthetic_records, tmp_path):

@@ -1,13 +1,13 @@
 """The training stream as a `tf.data.Dataset` of global batches, half of each domain."""
 
-import sys
-import threading
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from tfseg.data.bad_records import BadRecords, RecordError
 from tfseg.data.examples import read_example, record_name
+from tfseg.data.images import open_image
 from tfseg.data.records import Split, parse
 from tfseg.data.sampling import Pair, PairStream
 from tfseg.data.transform import Transform, apply, binary_mask, decode_image, decode_mask
@@ -20,7 +20,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    passed_over: "PassedOver | None" = None,
+    bad_records: BadRecords | None = None,
 ) -> tf.data.Dataset:
     """Builds the stream of global batches from `start_step` on, without end.
 
@@ -32,7 +32,7 @@ def training_batches(
         batch_size: Pairs an update, over all domains and replicas.
         seed: Seed of crops and mirroring.
         start_step: Number of the first update.
-        passed_over: Takes damaged records, in whose place the next pairs are read; None fails at the first.
+        bad_records: Takes unusable records, in whose place the next pairs are read; None fails at the first.
 
     Returns:
         Dataset of `{domain: examples}`, each a dictionary of `image` float32 `[b, S, S, 3]`, `label` int32
@@ -46,7 +46,7 @@ def training_batches(
     share = batch_size // len(streams)
     return tf.data.Dataset.zip(
         {
-            domain: _domain_batches(stream, transform, share, seed, start_step, passed_over)
+            domain: _domain_batches(stream, transform, share, seed, start_step, bad_records)
             for domain, stream in streams.items()
         }
     ).prefetch(2)
@@ -58,14 +58,15 @@ def _domain_batches(
     share: int,
     seed: int,
     start_step: int,
-    passed_over: "PassedOver | None",
+    bad_records: BadRecords | None,
 ) -> tf.data.Dataset:
     num_labels = stream.split.label_map.num_labels
     # Mirroring and cropping of source and target are drawn apart.
     domain_seed = 2 * seed + (stream.split.domain == "target")
+    reader = _Reader(stream, bad_records)
 
     def fetch(position: np.ndarray) -> tuple[bytes, np.int32, np.bool_]:
-        serialized, pair = _read(stream, int(position), passed_over)
+        serialized, pair = reader.read(int(position))
         return serialized, np.int32(pair.label), np.bool_(pair.use_mask)
 
     def example(position: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -90,36 +91,66 @@ def _domain_batches(
     return examples.batch(share, drop_remainder=True)
 
 
-class PassedOver:
-    """The damaged records that a training met, each told once on stderr; for any number of threads."""
+class _Reader:
+    """Reads the pair at a position, or the first one behind it whose record can be used.
 
-    def __init__(self) -> None:
-        self._found: set[tuple[str, int]] = set()
-        self._lock = threading.Lock()
+    TensorFlow's graph can leave out no example. With `bad_records` each record is therefore decoded here when
+    it is read first, and without, those whose pixels may be others in evaluation (records of older versions);
+    that the bytes are still the same is tested at every read.
+    """
 
-    def __len__(self) -> int:
-        """Number of different records."""
-        return len(self._found)
+    def __init__(self, stream: PairStream, bad_records: BadRecords | None) -> None:
+        self._stream, self._bad_records = stream, bad_records
+        self._faults: dict[int, RecordError | None] = {}
 
-    def add(self, split: Split, index: int, error: InputError) -> None:
-        """Notes record `index` of a split, and what is wrong with it."""
-        with self._lock:
-            if (split.name, index) not in self._found:
-                self._found.add((split.name, index))
-                print(f"passed over: {error}", file=sys.stderr)
+    def read(self, position: int) -> tuple[bytes, Pair]:
+        """Returns the serialized record and its pair; any number of threads may ask at once."""
+        split = self._stream.split
+        for place in range(position, position + len(self._stream)):
+            pair = self._stream.at(place)
+            try:
+                serialized = split.read(pair.index)
+                if pair.index not in self._faults:
+                    checked = self._bad_records is not None or _may_differ(serialized)
+                    self._faults[pair.index] = _fault(split, pair, serialized) if checked else None
+                if fault := self._faults[pair.index]:
+                    raise fault
+                return serialized, pair
+            except RecordError as error:
+                if self._bad_records is None:
+                    raise
+                self._bad_records.add(split, pair.index, error)
+        raise InputError(f"{split.data_dir}: no record of split {split.name} is whole")
 
 
-def _read(stream: PairStream, position: int, passed_over: PassedOver | None) -> tuple[bytes, Pair]:
-    # The pair at a position, or the first one behind it whose record is whole.
-    for place in range(position, position + len(stream)):
-        pair = stream.at(place)
-        try:
-            return stream.split.read(pair.index), pair
-        except InputError as error:
-            if passed_over is None:
-                raise
-            passed_over.add(stream.split, pair.index, error)
-    raise InputError(f"{stream.split.data_dir}: no record of split {stream.split.name} is whole")
+def _may_differ(serialized: bytes) -> bool:
+    """Whether Pillow and TensorFlow may decode a record's image to different pixels, by its header."""
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+        with open_image(features["image/encoded"].bytes_list.value[0], "image") as image:
+            plain = image.mode in ("1", "L", "P", "RGB") and not image.has_transparency_data
+            return not plain or image.format not in ("JPEG", "MPO", "PNG")
+    except Exception:  # What is wrong with it is told by whoever decodes it.
+        return True
+
+
+def _fault(split: Split, pair: Pair, serialized: bytes) -> RecordError | None:
+    """What keeps a record from being trained on, or None; a mask that is not used may be anything."""
+    where = record_name(split, pair.index)
+    try:
+        expected = read_example(split, pair.index, with_mask=pair.use_mask).image
+        record = parse(serialized)
+        image = decode_image(record["image"])
+        decode_mask(record["mask"] if pair.use_mask else "", image)
+    except RecordError as error:
+        return error
+    except tf.errors.OpError:  # What Pillow reads, TensorFlow may not.
+        return RecordError("image cannot be decoded", f"{where}: TensorFlow cannot decode it")
+    if not np.array_equal(image, expected):
+        return RecordError(
+            "other pixels than in evaluation", f"{where}: training would see other pixels than evaluation"
+        )
+    return None
 
 
 def explain_failure(
@@ -142,11 +173,9 @@ def explain_failure(
             pair = stream.at(position)
             advice = f"run python -m tfrecords.verify {split.data_dir}"
             try:
-                read_example(split, pair.index)
-                record = parse(split.read(pair.index))
-                decode_mask(record["mask"], decode_image(record["image"]))
-            except InputError as found:
+                found = _fault(split, pair, split.read(pair.index))
+            except InputError as error:
+                found = error
+            if found:
                 return InputError(f"{found}; {advice}")
-            except tf.errors.OpError:  # What Pillow reads, TensorFlow may not.
-                return InputError(f"{record_name(split, pair.index)}: cannot be decoded; {advice}")
     return InputError(f"reading the records failed before step {step}: {error.message}")

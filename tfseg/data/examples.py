@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from tfseg.data.bad_records import RecordError
 from tfseg.data.images import read_image
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.data.records import Split, parse
@@ -44,8 +45,9 @@ def read_example(split: Split, index: int, with_mask: bool = True) -> Example:
         with_mask: Whether its mask is read; its labels are then those of the mask.
 
     Raises:
-        InputError: If the record, its image or its mask is damaged, or the mask is of another size or holds
-            ids that are not of the split's domain; the message names file and record.
+        RecordError: If the record, its image or its mask is damaged or not what the index says, or the mask
+            is of another size or holds ids that are not of the split's domain; the message names file and
+            record.
     """
     info = split.infos[index]
     where = record_name(split, index)
@@ -53,17 +55,35 @@ def read_example(split: Split, index: int, with_mask: bool = True) -> Example:
     try:
         record = parse(serialized)
     except Exception as error:  # TensorFlow's, which this module does not import.
-        raise InputError(f"{where}: is no record; build the split again ({error})") from error
-    image = read_image(record["image"].numpy(), upright=False, name=where)
+        raise RecordError(
+            "no tf.Example", f"{where}: is no record; build the split again ({error})"
+        ) from error
+    if (image_id := record["id"].numpy().decode(errors="replace")) != info.image_id:
+        raise RecordError("not what the index says", f"{where}: the record is of image {image_id}")
+    try:
+        image = read_image(record["image"].numpy(), upright=False, name=where)
+    except InputError as error:
+        raise RecordError("image cannot be decoded", str(error)) from error
+    if image.shape[:2] != (info.height, info.width):
+        raise RecordError(
+            "not what the index says",
+            f"{where}: its image is {image.shape[1]}x{image.shape[0]}, the index says "
+            f"{info.width}x{info.height} (width x height)",
+        )
     if not (with_mask and info.has_mask):
         return Example(info.image_id, image, None, info.labels)
     mask = _read_mask(record["mask"].numpy(), where)
     if mask.shape != image.shape[:2]:
-        raise InputError(f"{where}: the mask is {mask.shape}, the image {image.shape[:2]} (height, width)")
+        raise RecordError(
+            "mask of another size",
+            f"{where}: the mask is {mask.shape}, the image {image.shape[:2]} (height, width)",
+        )
     labels = mask_labels(mask)
     strange = [label for label in labels if label not in split.label_map.ids(split.domain)]
     if strange:
-        raise InputError(f"{where}: the mask holds the ids {strange}, which its domain has not")
+        raise RecordError(
+            "mask with strange ids", f"{where}: the mask holds the ids {strange}, which its domain has not"
+        )
     return Example(info.image_id, image, mask, labels)
 
 
@@ -83,7 +103,9 @@ def _read_mask(encoded: bytes, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(encoded), formats=["PNG"]) as opened:
             mask = np.array(opened)
     except Exception as error:  # Pillow raises many kinds for damaged files.
-        raise InputError(f"{where}: the mask cannot be decoded ({error})") from error
+        raise RecordError(
+            "mask cannot be decoded", f"{where}: the mask cannot be decoded ({error})"
+        ) from error
     if mask.dtype != np.uint8 or mask.ndim != 2:
-        raise InputError(f"{where}: the mask is not 8-bit with one channel")
+        raise RecordError("mask cannot be decoded", f"{where}: the mask is not 8-bit with one channel")
     return mask

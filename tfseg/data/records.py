@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 
+from tfseg.data.bad_records import RecordError
 from tfseg.data.labels import DOMAINS, LabelMap
 from tfseg.errors import InputError
 
@@ -285,18 +286,19 @@ class Split:
         TFRecord's two checksums are tested at every read: 3 microseconds for 100 kB.
 
         Raises:
-            InputError: the shard is missing, cut short, or the record in it is damaged.
+            RecordError: the shard is missing, cut short, or the record in it is damaged.
         """
         info = self.infos[index]
         where = f"{self.data_dir / self.shards[info.shard]}: record {index} ({info.image_id})"
         try:
             frame = os.pread(self._descriptor(info.shard), info.length + FRAME_BYTES, info.offset)
         except OSError as error:
-            raise InputError(f"{where}: cannot be read ({error.strerror})") from error
+            raise RecordError("cannot be read", f"{where}: cannot be read ({error.strerror})") from error
         if damage := frame_damage(frame, info):
-            raise InputError(
+            raise RecordError(
+                "damaged bytes",
                 f"{where}: {damage}; build the split again "
-                f"(python -m tfrecords.verify {self.data_dir} lists all damage)"
+                f"(python -m tfrecords.verify {self.data_dir} lists all damage)",
             )
         return frame[HEADER_BYTES:-CHECKSUM_BYTES]
 
@@ -307,7 +309,9 @@ class Split:
                 try:
                     self._descriptors[shard] = os.open(path, os.O_RDONLY)
                 except OSError as error:
-                    raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+                    raise RecordError(
+                        "cannot be read", f"{path}: cannot be read ({error.strerror})"
+                    ) from error
             return self._descriptors[shard]
 
     def __del__(self) -> None:

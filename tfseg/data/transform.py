@@ -46,11 +46,16 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 def decode_mask(encoded: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Decodes an index PNG to uint8 `[H, W]`; an empty string gives the image's size full of 255."""
     shape = tf.shape(image)[:2]
-    return tf.cond(
-        tf.equal(tf.strings.length(encoded), 0),
-        lambda: tf.fill(shape, tf.constant(IGNORE_LABEL, tf.uint8)),
-        lambda: tf.ensure_shape(tf.io.decode_png(encoded, channels=1), (None, None, 1))[..., 0],
-    )
+
+    def decoded() -> tf.Tensor:
+        mask = tf.ensure_shape(tf.io.decode_png(encoded, channels=1), (None, None, 1))[..., 0]
+        with tf.control_dependencies(
+            [tf.debugging.assert_equal(tf.shape(mask), shape, "mask of another size")]
+        ):
+            return tf.identity(mask)
+
+    empty = tf.equal(tf.strings.length(encoded), 0)
+    return tf.cond(empty, lambda: tf.fill(shape, tf.constant(IGNORE_LABEL, tf.uint8)), decoded)
 
 
 def binary_mask(mask: tf.Tensor, label: tf.Tensor, use_mask: tf.Tensor) -> tf.Tensor:

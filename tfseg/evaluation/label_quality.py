@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfseg.data.bad_records import BadRecords, OnBadRecord, RecordError
 from tfseg.data.examples import read_example
 from tfseg.data.records import Split
 from tfseg.errors import InputError
@@ -27,6 +28,7 @@ def evaluate_labels(
     batch_size: int = 8,
     image_fit: ImageFit = "pad",
     on_image: Callable[[int, int], None] = lambda done, total: None,
+    on_bad_record: OnBadRecord = "fail",
 ) -> dict[str, Any]:
     """Holds a classifier to the image labels of every record.
 
@@ -38,30 +40,43 @@ def evaluate_labels(
         batch_size: Images at once, changes nothing in the result.
         image_fit: As in the classifier's `ModelConfig`.
         on_image: Called with (images done, images in all).
+        on_bad_record: Whether a record that cannot be used ends it, or is left out and counted.
 
     Returns:
-        Ready for JSON: `images` and `label_quality`.
+        Ready for JSON: `images`, `bad_records` (how many were left out, by kind) and `label_quality`.
 
     Raises:
-        InputError: If there is no record, or one is damaged.
+        InputError: If there is no record, or one is damaged and not to be left out.
     """
     if not len(split):
         raise InputError(f"split {split.name} in {split.data_dir}: holds no record")
     network = KerasClassifier(classifier)
 
-    def read(number: int) -> np.ndarray:
-        image = read_example(split, number, with_mask=False).image
-        return to_square(image, network.image_size, image_fit)
+    bad_records = BadRecords()
 
-    scores: list[np.ndarray] = []
+    def read(number: int) -> tuple[int, np.ndarray] | None:
+        try:
+            image = read_example(split, number, with_mask=False).image
+        except RecordError as error:
+            if on_bad_record == "fail":
+                raise
+            bad_records.add(split, number, error)
+            return None
+        return number, to_square(image, network.image_size, image_fit)
+
+    scores: dict[int, np.ndarray] = {}
     with ThreadPoolExecutor(_READERS) as threads:
-        images = ordered_map(threads, read, range(len(split)), ahead=2 * batch_size)
-        for batch in batches(images, batch_size):
-            scores.extend(network.classify(np.stack(batch)))
-            on_image(len(scores), len(split))
-    predicted = [predicted_labels(score, allowed, threshold) for score in scores]
-    truth = [info.labels for info in split.infos]
-    return {"images": len(split), "label_quality": label_quality(scores, predicted, truth, split)}
+        found = ordered_map(threads, read, range(len(split)), ahead=2 * batch_size)
+        for batch in batches((one for one in found if one is not None), batch_size):
+            numbers, images = zip(*batch, strict=True)
+            scores.update(zip(numbers, network.classify(np.stack(images)), strict=True))
+            on_image(len(scores) + len(bad_records), len(split))
+    if not scores:
+        raise InputError(f"{split.data_dir}: no record of split {split.name} can be used ({bad_records})")
+    predicted = [predicted_labels(score, allowed, threshold) for score in scores.values()]
+    truth = [split.infos[number].labels for number in scores]
+    quality = label_quality(list(scores.values()), predicted, truth, split)
+    return {"images": len(scores), "bad_records": bad_records.by_kind(), "label_quality": quality}
 
 
 def label_quality(

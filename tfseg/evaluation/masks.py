@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfseg import cli
+from tfseg.data.bad_records import BadRecords, RecordError
 from tfseg.data.examples import Example, read_example
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
@@ -47,12 +48,13 @@ def evaluate_masks(
 
     Returns:
         Ready for JSON, NaN as None: `miou` and `iou` by class in 0 to 1, `classes_counted`,
-        `pixel_accuracy`, `images`, `images_without_mask`; `label_quality` where labels were
-        predicted; `attention_thresholds` for the control, whose headline is the best of them, and
-        `attention_shares` and `attention_statistics`, where the attention of an image's labels lies.
+        `pixel_accuracy`, `images`, `images_without_mask`, `bad_records` (how many were left out, by
+        kind); `label_quality` where labels were predicted; `attention_thresholds` for the control,
+        whose headline is the best of them, and `attention_shares` and `attention_statistics`, where
+        the attention of an image's labels lies.
 
     Raises:
-        InputError: If label maps differ, no record has a mask, or a record is damaged.
+        InputError: If label maps differ, no record has a mask, or a record is damaged and not to be left out.
     """
     check_label_maps(segmenter.label_map, split)
     records = [number for number, info in enumerate(split.infos) if info.has_mask]
@@ -63,26 +65,34 @@ def evaluate_masks(
     if fingerprint is None:
         path.unlink(missing_ok=True)
     progress = Progress(path, _key(segmenter, split, settings, fingerprint))
+    bad_records = BadRecords()
     try:
         on_image(len(progress.done), len(records))
         todo = [number for number in records if number not in progress.done]
         for number, found, example in _segment(segmenter, split, settings, todo):
+            if isinstance(found, RecordError):
+                bad_records.add(split, number, found)
+                on_image(len(progress.done) + len(bad_records), len(records))
+                continue
             if settings.save_comp6:
                 _save_comp6(output_dir, split, number, found.label_map)
             progress.add(number, _entry(found, example, settings))
-            on_image(len(progress.done), len(records))
-        entries = [progress.done[number] for number in records]
+            on_image(len(progress.done) + len(bad_records), len(records))
+        entries = [progress.done[number] for number in records if number in progress.done]
     finally:
         progress.close()
+    if not entries:
+        raise InputError(f"{split.data_dir}: no record of split {split.name} can be used ({bad_records})")
     metrics = _metrics(entries, split, settings)
-    metrics["images"] = len(records)
+    metrics["images"] = len(entries)
+    metrics["bad_records"] = bad_records.by_kind()
     metrics["images_without_mask"] = len(split) - len(records)
     return metrics
 
 
 def _segment(
     segmenter: Segmenter, split: Split, settings: Settings, numbers: list[int]
-) -> Iterator[tuple[int, Segmentation, Example]]:
+) -> Iterator[tuple[int, Segmentation | RecordError, Example | None]]:
     examples: dict[int, Example] = {}
 
     def read(number: int) -> Query:
@@ -94,9 +104,10 @@ def _segment(
         crf=settings.crf.crf_parameters(),
         batch_size=settings.batch_size,
         crf_processes=settings.crf.crf_processes,
+        keep_errors=settings.on_bad_record == "skip",
     )
     for number, found in zip(numbers, stream, strict=True):
-        yield number, found, examples.pop(number)
+        yield number, found, examples.pop(number, None)
 
 
 def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[str, Any]:
@@ -204,7 +215,7 @@ def _key(
     segmenter: Segmenter, split: Split, settings: Settings, fingerprint: dict[str, str] | None
 ) -> dict[str, Any]:
     flags = cli.given_values(settings)
-    for without_effect in ("batch_size", "crf_processes"):
+    for without_effect in ("batch_size", "crf_processes", "on_bad_record"):
         del flags[without_effect]
     return {
         "weights": fingerprint,

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from tfseg import cli
+from tfseg.data.bad_records import OnBadRecord
 from tfseg.errors import InputError
 from tfseg.inference.options import CrfOptions
 
@@ -32,6 +33,11 @@ class Settings:
     save_comp6: bool = cli.flag(
         "Write label maps as results/VOC2012/Segmentation/comp6_val_cls/ID.png (val: from target_val).",
         default=False,
+        advanced=True,
+    )
+    on_bad_record: OnBadRecord = cli.flag(
+        "Records that are damaged or cannot be decoded: stop, or leave them out, counted in metrics.json.",
+        default="fail",
         advanced=True,
     )
     crf: CrfOptions = cli.group(CrfOptions)

@@ -14,7 +14,7 @@ def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) ->
         domain: And for its target domain only.
     """
     if "iou" not in metrics:
-        return "\n".join([*_label_lines(metrics), f"{metrics['images']} images"])
+        return "\n".join([*_label_lines(metrics), f"{metrics['images']} images", *_skipped_lines(metrics)])
     comparable = label_map_name == published.LABEL_MAP and domain == "target"
     columns = list(published.PER_CLASS) if comparable else []
     width = max(len(name) for name in (*metrics["iou"], "classes counted"))
@@ -31,8 +31,16 @@ def format_metrics(metrics: dict[str, Any], label_map_name: str, domain: str) ->
     if unseen:
         lines.append(f"-: neither in ground truth nor predicted, not in the mean ({unseen} classes)")
     lines.append(f"pixel accuracy {_percent(metrics['pixel_accuracy'])} %; {metrics['images']} images")
-    lines += _attention_lines(metrics) + _label_lines(metrics)
+    lines += _skipped_lines(metrics) + _attention_lines(metrics) + _label_lines(metrics)
     return "\n".join(lines)
+
+
+def _skipped_lines(metrics: dict[str, Any]) -> list[str]:
+    kinds = metrics.get("bad_records")
+    if not kinds:
+        return []
+    told = ", ".join(f"{kind}: {count}" for kind, count in kinds.items())
+    return [f"{sum(kinds.values())} records left out, they cannot be used ({told})"]
 
 
 def _attention_lines(metrics: dict[str, Any]) -> list[str]:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfseg import cli
 from tfseg.config import CLASSIFIER_STAGES, ModelConfig
-from tfseg.data.batches import PassedOver, explain_failure, training_batches
+from tfseg.data.bad_records import BadRecords
+from tfseg.data.batches import explain_failure, training_batches
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
@@ -45,7 +46,7 @@ def train(options: TrainingOptions) -> None:
 
     # Network, optimizer and where they start.
     config = options.model_config(label_map.num_labels)
-    passed_over = PassedOver() if options.on_bad_record == "skip" else None
+    bad_records = BadRecords() if options.on_bad_record == "skip" else None
     transform = Transform(
         config.image_size,
         options.resize_to or round(config.image_size * 330 / 320),
@@ -89,7 +90,7 @@ def train(options: TrainingOptions) -> None:
             origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
             if config.feature_norm == "standardize" and options.stage != "joint":
                 print(f"{options.stage}: measures the encoder's features")
-                first = training_batches(streams, transform, 32, options.seed, passed_over=passed_over)
+                first = training_batches(streams, transform, 32, options.seed, bad_records=bad_records)
                 measure_features(network, first)
     directory.save()
     start = int(step.numpy())
@@ -103,11 +104,11 @@ def train(options: TrainingOptions) -> None:
     )
 
     # The loop.
-    batches = training_batches(streams, transform, options.batch_size, options.seed, start, passed_over)
+    batches = training_batches(streams, transform, options.batch_size, options.seed, start, bad_records)
     pictured = options.stage not in CLASSIFIER_STAGES
     if pictured:  # Always the same examples, so that pictures can be compared.
         first = iter(
-            training_batches(streams, transform, options.batch_size, options.seed, passed_over=passed_over)
+            training_batches(streams, transform, options.batch_size, options.seed, bad_records=bad_records)
         )
         shown = _next(first, streams, options.batch_size, 0)
     groups = {domain: label_map.ids(domain) for domain in streams}
@@ -133,8 +134,8 @@ def train(options: TrainingOptions) -> None:
                 monitor.pictures(done, drawn)
     finally:
         monitor.close()
-        if passed_over:
-            print(f"{stage_dir}: {len(passed_over)} damaged records were passed over")
+        if bad_records:
+            print(f"{stage_dir}: {bad_records}")
 
 
 def _open_validation(
@@ -144,7 +145,7 @@ def _open_validation(
         return None
     split = Split.load(options.data_dir, options.val_split)
     check_label_maps(label_map, split)
-    return Validation(network, options.stage, config, split, options.evaluate_images)
+    return Validation(network, options.stage, config, split, options.evaluate_images, options.on_bad_record)
 
 
 def _multipliers(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> list[float]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from tfseg import cli
 from tfseg.config import ModelConfig, ModelName, PresetName, Stage, preset
+from tfseg.data.bad_records import OnBadRecord
 from tfseg.errors import InputError
 
 
@@ -98,8 +99,8 @@ class TrainingOptions:
     target_masks: int = cli.flag(
         "Target images whose masks are used, too.", default=0, advanced=True, lower=0
     )
-    on_bad_record: Literal["fail", "skip"] = cli.flag(
-        "Records whose bytes are damaged: stop, or read the next pair in their place, counted.",
+    on_bad_record: OnBadRecord = cli.flag(
+        "Records that are damaged or cannot be decoded: stop, or read the next pair in their place, counted.",
         default="fail",
         advanced=True,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg.config import CLASSIFIER_STAGES, ModelConfig
+from tfseg.data.bad_records import BadRecords, OnBadRecord, RecordError
 from tfseg.data.examples import read_example
 from tfseg.data.records import Split
 from tfseg.errors import InputError
@@ -43,17 +44,25 @@ class Validation:
         config: What the network was built from.
         split: Records of the network's label map.
         images: How many of its first records to take.
+        on_bad_record: As the flag of tfseg.train.
 
     Raises:
         InputError: If the split has no record.
     """
 
     def __init__(
-        self, network: keras.Model, stage: str, config: ModelConfig, split: Split, images: int
+        self,
+        network: keras.Model,
+        stage: str,
+        config: ModelConfig,
+        split: Split,
+        images: int,
+        on_bad_record: OnBadRecord = "fail",
     ) -> None:
         if not len(split):
             raise InputError(f"--val_split={split.name}: holds no record")
         self._network, self._stage, self._config = network, stage, config
+        self._on_bad_record: OnBadRecord = on_bad_record
         self._split = dataclasses.replace(split, infos=split.infos[:images])
         self._has_masks = any(info.has_mask for info in self._split.infos)
         if stage in CLASSIFIER_STAGES:
@@ -73,12 +82,13 @@ class Validation:
                 self._split,
                 self._split.label_map.ids(self._split.domain),
                 image_fit=self._config.image_fit,
+                on_bad_record=self._on_bad_record,
             )["label_quality"]
             return {"map": quality["map"] or 0.0, "f1": quality["f1"] or 0.0}
         if not self._has_masks:
             return {"label_accuracy": self._label_accuracy()}
         method = "decoder" if self._stage == "joint" else "attention"
-        settings = Settings(labels="ground_truth", method=method)
+        settings = Settings(labels="ground_truth", method=method, on_bad_record=self._on_bad_record)
         with tempfile.TemporaryDirectory() as folder:
             metrics = evaluate_masks(self._segmenter, self._split, settings, Path(folder))
         if method == "decoder":
@@ -92,9 +102,15 @@ class Validation:
 
     def _label_accuracy(self) -> float:
         """Share of (image, label) pairs whose label the classification names from z."""
-        right = []
+        right, bad_records = [], BadRecords()
         for number, info in enumerate(self._split.infos):
-            image = read_example(self._split, number, with_mask=False).image
+            try:
+                image = read_example(self._split, number, with_mask=False).image
+            except RecordError as error:
+                if self._on_bad_record == "fail":
+                    raise
+                bad_records.add(self._split, number, error)
+                continue
             square = to_square(image, self._config.image_size, self._config.image_fit).astype(np.float32)
             for label in info.labels:
                 logits = self._classify(square[None], np.array([label], np.int32)).numpy()

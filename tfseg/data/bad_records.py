@@ -1,0 +1,63 @@
+"""Records that cannot be used, and what `--on_bad_record=skip` does about them."""
+
+import sys
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+from tfseg.errors import InputError
+
+if TYPE_CHECKING:
+    from tfseg.data.records import Split
+
+OnBadRecord = Literal["fail", "skip"]
+
+
+class RecordError(InputError):
+    """A record of a split is damaged, or holds what no record may.
+
+    Attributes:
+        kind: What is wrong with it, in words that records of the same fault share.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class BadRecords:
+    """The records that were skipped, each told once on stderr; for any number of threads.
+
+    ```python
+    >>> str(BadRecords())
+    'no record was skipped'
+
+    ```
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, int], str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Number of different records."""
+        return len(self._kinds)
+
+    def __str__(self) -> str:
+        """One line for people: how many, by kind."""
+        if not self._kinds:
+            return "no record was skipped"
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in self.by_kind().items())
+        return f"{len(self)} bad records were skipped ({kinds})"
+
+    def by_kind(self) -> dict[str, int]:
+        """Number of different records of each kind of fault, by kind."""
+        with self._lock:
+            return dict(sorted(Counter(self._kinds.values()).items()))
+
+    def add(self, split: "Split", index: int, error: RecordError) -> None:
+        """Notes record `index` of a split, and what is wrong with it."""
+        with self._lock:
+            if (split.name, index) not in self._kinds:
+                self._kinds[split.name, index] = error.kind
+                print(f"skipped: {error}", file=sys.stderr)
