@@ -17,12 +17,12 @@ test: venv
 	$(PY) -m ruff check .
 	$(PY) -m pytest
 
-# The second environment (tensorflow-addons, TensorFlow 2.15); needs Python 3.11.
-test-compat: venv .venv-tfa/installed
+# Environments beside the main one (tensorflow-addons with TensorFlow 2.15; PyTorch); they need Python 3.11.
+test-compat: venv .venv-tfa/installed .venv-torch/installed
 	$(PY) -m pytest tests/compat
-.venv-tfa/installed: requirements-tfa.txt
-	python3.11 -m venv .venv-tfa
-	.venv-tfa/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-tfa.txt
+.venv-tfa/installed .venv-torch/installed: .venv-%/installed: requirements-%.txt
+	python3.11 -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Everything that reads an export, each in an environment of its own; prints the largest differences.
