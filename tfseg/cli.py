@@ -15,6 +15,7 @@ Flags are parsed and paths are checked before `run` is called, so that it can im
 a misspelt flag is answered at once. `main(["--data_dir=records"])` calls the command from Python.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -28,10 +29,11 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from absl import flags
 
+from tfseg.console import quiet
 from tfseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,9 +141,10 @@ def run(
         print(help_text(command, doc, options_class, examples))
         return 0
     try:
-        options = parse(options_class, argv, command)
+        options, verbose = _parse(options_class, argv, command)
         check_paths(options)
-        return function(options) or 0
+        with quiet(verbose):
+            return function(options) or 0
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
@@ -159,14 +162,21 @@ def parse(options_class: type, argv: Sequence[str], command: str = "") -> Any:
     Raises:
         InputError: If a flag is unknown, missing or out of range, or a word is left over.
     """
+    return _parse(options_class, argv, command)[0]
+
+
+def _parse(options_class: type, argv: Sequence[str], command: str) -> tuple[Any, bool]:
+    """Returns the options, and whether `--verbose` was given."""
     values = flags.FlagValues()
     for one in _declared(options_class):
         one.define(values)
+    flags.DEFINE_boolean("verbose", False, "Shows all of TensorFlow's log.", flag_values=values)
     try:
         left = values([command, *argv])[1:]
     except flags.Error as error:
-        raise InputError(f"{error} (--help lists the flags of {command or 'the command'})") from error
-    return _build(options_class, values, left)
+        reason = str(error).removeprefix("ERROR:: ")  # absl's own, for a flagfile.
+        raise InputError(f"{reason} (--help lists the flags of {command or 'the command'})") from error
+    return _build(options_class, values, left), values.verbose
 
 
 def check_paths(options: Any) -> None:
@@ -247,7 +257,8 @@ def help_text(command: str, doc: str, options_class: type, examples: Sequence[st
     ):
         if chosen:
             parts += [f"\n{title}:", *(one.describe() for one in chosen)]
-    return "\n".join([*parts, "\n--flagfile=FILE reads flags from a file, one a line."])
+    parts.append("\n--flagfile=FILE reads flags from a file, one a line.")
+    return "\n".join([*parts, "--verbose shows all of TensorFlow's log."])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -409,7 +420,9 @@ def _fail(message: str) -> int:
 
 
 def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any) -> "tqdm":
-    """Returns a progress bar on stderr; where that is no terminal it writes a line every ten seconds.
+    """Returns a progress bar on stderr.
+
+    Where that is no terminal it writes a plain line every ten seconds, and none in the first two.
 
     Args:
         desc: What is under way.
@@ -419,6 +432,22 @@ def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any)
     """
     from tqdm import tqdm
 
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # Seconds.
-    options = {"dynamic_ncols": True, "mininterval": interval, "maxinterval": 2 * interval, **options}
-    return tqdm(desc=desc, unit=unit, total=total, **options)
+    if sys.stderr.isatty():
+        return tqdm(desc=desc, unit=unit, total=total, dynamic_ncols=True, mininterval=0.2, **options)
+
+    class Lines(tqdm):
+        @classmethod
+        def external_write_mode(cls, **_: Any) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()  # There is no bar to be drawn again.
+
+        @staticmethod
+        def status_printer(file: TextIO) -> Callable[[str], None]:
+            return lambda text: text and print(text, file=file, flush=True)
+
+        def close(self) -> None:
+            if not self.disable and self._time() - self.start_t >= self.delay:
+                self.display()
+            self.delay = float("inf")  # tqdm would end its line, which is ended.
+            super().close()
+
+    return Lines(desc=desc, unit=unit, total=total, delay=2.0, mininterval=10.0, maxinterval=20.0, **options)

@@ -217,6 +217,8 @@ class Split:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
+            if not path.parent.is_dir():
+                raise InputError(f"{path.parent}: there is no such folder") from error
             raise InputError(
                 f"{path}: no finished split {split!r} there ({error.strerror}); "
                 f"finished are: {', '.join(finished_splits(data_dir)) or 'none'}"

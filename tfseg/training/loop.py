@@ -115,6 +115,7 @@ def train(options: TrainingOptions) -> None:
     monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
     best = BestCheckpoint(checkpoint, stage_dir) if options.keep_best else None
     reader = iter(strategy.experimental_distribute_dataset(batches))
+    print("Compiling: the first update takes longer.", flush=True)
     try:
         for done in range(start + 1, options.steps + 1):
             monitor.update(done, train_step(_next(reader, streams, options.batch_size, done - 1)))
