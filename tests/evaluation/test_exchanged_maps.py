@@ -1,0 +1,67 @@
+import keras
+import numpy as np
+import pytest
+from color_network import LABEL_MAP
+from keras import ops
+from split_files import write_split
+
+from tfseg.data.records import Split
+from tfseg.experiments.exchanged_maps import measure
+
+SIZE, CELLS = 32, 8
+
+
+def network(follows_map):
+    """Finds label k where the image has the grey value 40 k; its decoder draws the map, or where it is not black."""
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    features = keras.layers.AveragePooling2D(SIZE // CELLS)(image)
+    encoder = keras.Model(image, {"features": features, "switches1": image[..., :1]}, name="encoder")
+    inputs = {
+        "features": keras.Input((CELLS, CELLS, 3), name="features"),
+        "label": keras.Input((), dtype="int32", name="label"),
+    }
+    grey = ops.cast(inputs["label"], "float32")[:, None, None] * 40
+    densified = ops.cast(ops.abs(inputs["features"][..., 0] - grey) < 1, "float32")
+    attention = keras.Model(inputs, {"densified": densified}, name="attention")
+    given = {
+        "densified": keras.Input((CELLS, CELLS), name="densified"),
+        "switches1": keras.Input((SIZE, SIZE, 1), name="switches1"),
+    }
+    shape = keras.layers.UpSampling2D(SIZE // CELLS)(given["densified"][..., None])
+    if not follows_map:
+        shape = ops.cast(given["switches1"] > 1, "float32") + 0 * shape
+    logits = ops.concatenate([ops.zeros_like(shape), 20 * shape - 10], axis=-1)
+    decoder = keras.Model(given, logits, name="decoder")
+    whole = keras.Input((SIZE, SIZE, 3), name="image")
+    encoded = encoder(whole)
+    label = keras.Input((), dtype="int32")
+    located = attention({"features": encoded["features"], "label": label})
+    mask = decoder({"densified": located["densified"], "switches1": encoded["switches1"]})
+    return keras.Model([whole, label], mask)
+
+
+@pytest.fixture
+def split(tmp_path):
+    """A square of label 1 or 2 in an image, at another place in each."""
+    samples = []
+    for number in range(6):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        label, row, column = number % 2 + 1, 4 * (number % 3), 16 * (number // 3)
+        mask[row : row + 12, column : column + 12] = label
+        samples.append((f"i{number}", np.repeat(40 * mask[..., None], 3, -1), mask))
+    write_split(tmp_path, LABEL_MAP, samples)
+    return Split.load(tmp_path, "target_val")
+
+
+def test_a_decoder_that_follows_its_map_needs_the_right_one(split):
+    found = measure(network(follows_map=True), split, "stretch", 1.0)
+    assert found["own"] > 0.95  # Bicubic borders aside.
+    assert found["mask"] > 0.95
+    for way in ("wrong label", "other image", "mean", "constant"):
+        assert found[way] < 0.6, way
+
+
+def test_a_decoder_of_shapes_alone_draws_the_same_with_every_map(split):
+    found = measure(network(follows_map=False), split, "stretch", 1.0)
+    assert found["own"] > 0.95
+    assert len(set(found.values())) == 1
