@@ -12,7 +12,7 @@ SIZE, CELLS = 32, 8
 
 
 def network(follows_map):
-    """Finds label k where the image has the grey value 40 k; its decoder draws the map, or where it is not black."""
+    """Finds label k at grey values of 40 k; its decoder draws the map, or all that is not black."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     features = keras.layers.AveragePooling2D(SIZE // CELLS)(image)
     encoder = keras.Model(image, {"features": features, "switches1": image[..., :1]}, name="encoder")

@@ -1,9 +1,9 @@
 """Measures what the decoder does with its map: mIoU with its own, and with others in its place.
 
-Each label of an image is decoded with the map that the attention gives (`own`), the one for a label that the image
-does not show (`wrong label`), the one of another image of the label (`other image`), the mean over all images
-(`mean`), a constant, and the share of the label's mask in each position (`mask`). Where `own` is no better than
-`mean`, the masks come from the switches alone, whatever the attention looks at.
+Each label of an image is decoded with the map that the attention gives (`own`), the one for a label that
+the image does not show (`wrong label`), the one of another image of the label (`other image`), the mean over
+all images (`mean`), a constant, and the share of the label's mask in each position (`mask`). Where `own` is
+no better than `mean`, the masks come from the switches alone, whatever the attention looks at.
 """
 
 import dataclasses
