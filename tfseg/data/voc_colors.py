@@ -24,11 +24,10 @@ def palette() -> np.ndarray:
     return colors
 
 
-def save_indexed_png(path: str | os.PathLike[str], mask: np.ndarray) -> None:
-    """Writes a mask as a palette PNG in VOC's colours, whole or not at all.
+def encode_indexed_png(mask: np.ndarray) -> bytes:
+    """Returns a mask as a palette PNG file in VOC's colours.
 
     Args:
-        path: the file to write.
         mask: uint8 [H, W], pixel = label id (0 background, 255 ignore).
 
     Raises:
@@ -40,4 +39,9 @@ def save_indexed_png(path: str | os.PathLike[str], mask: np.ndarray) -> None:
     image.putpalette(palette().tobytes())  # turns mode L into P, pixel values kept
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
-    write_atomic(path, encoded.getvalue())
+    return encoded.getvalue()
+
+
+def save_indexed_png(path: str | os.PathLike[str], mask: np.ndarray) -> None:
+    """Writes what `encode_indexed_png` returns, whole or not at all."""
+    write_atomic(path, encode_indexed_png(mask))

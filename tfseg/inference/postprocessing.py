@@ -91,19 +91,23 @@ def from_square(
 
 
 def merge(
-    probabilities: np.ndarray, labels: Sequence[int], foreground: np.ndarray | None = None
+    probabilities: np.ndarray,
+    labels: Sequence[int],
+    foreground: np.ndarray | None = None,
+    threshold: float = 0.5,
 ) -> np.ndarray:
     """Gives each pixel the label that is most probable there, or background.
 
     With a CRF, `score_j = p_j * [CRF says foreground]`, and background where all scores are 0.
     Without one, a label competes where its foreground is more probable than its background,
-    `p_j > 1/2`.
+    `p_j > 1/2`, or than another threshold.
 
     Args:
         probabilities: float `[K, H, W]`, foreground probability of each label after `scale_background`,
             before the CRF.
         labels: The K label ids.
         foreground: bool `[K, H, W]`, the CRF's decision; None to threshold instead.
+        threshold: Probability above which a label competes without a CRF.
 
     Returns:
         uint8 `[H, W]`; of equal scores the earlier label wins.
@@ -111,7 +115,7 @@ def merge(
     if not len(labels):
         return np.zeros(probabilities.shape[1:], np.uint8)
     if foreground is None:
-        foreground = probabilities > 0.5
+        foreground = probabilities > threshold
     scores = np.where(foreground, probabilities, 0)
     winners = np.asarray(labels, np.uint8)[scores.argmax(axis=0)]
     return np.where(scores.max(axis=0) > 0, winners, np.uint8(0))
