@@ -8,6 +8,7 @@ and `synthetic.json` (the options, written last). Recipes are chosen on val, res
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tfrecords.pool import default_workers
 from tfseg import cli
@@ -32,6 +33,10 @@ class SyntheticOptions:
     image_size: int = cli.flag(
         "Nominal side of the images, pixels; real sides vary round it.", default=96, lower=32
     )
+    folders: bool = cli.flag(
+        "Also arrange the images as class folders, and as images beside masks, in OUTPUT_DIR/folders.",
+        default=False,
+    )
     workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
 
 
@@ -41,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(given: SyntheticOptions) -> None:
-    from tfrecords import synthetic
+    from tfrecords import synthetic, synthetic_folders
     from tfrecords.synthetic_scenes import SOURCE, TARGET
 
     require_output_folder(given.output_dir, "--output_dir=")
@@ -59,6 +64,8 @@ def _run(given: SyntheticOptions) -> None:
         f"{given.output_dir}: {'drawn' if new else 'already there'}, {total} images, "
         f"{len(SOURCE)} source and {len(TARGET)} target categories, seed {options.seed}"
     )
+    if given.folders:
+        print(synthetic_folders.arrange(Path(given.output_dir)))
 
 
 if __name__ == "__main__":

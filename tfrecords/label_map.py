@@ -2,6 +2,7 @@
 
 A map holds the categories of both domains, so it is made in two calls: the second starts from the map of
 the first, --label_map, whose labels keep their ids. A category that is there already is not added again.
+Masks do not tell the names of their values: --names lists them.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from tfseg.files import is_hidden, read_json, require_output_folder, write_atomi
 EXAMPLES = (
     "--from=instances_train2017.json --domain=source --output=labels.json",
     "--from=photographs --domain=target --label_map=labels.json --output=labels.json",
+    "--names=disk,triangle --domain=source --output=labels.json",
 )
 
 
@@ -26,15 +28,25 @@ EXAMPLES = (
 class LabelMapOptions:
     """Where categories are found; each field is a flag."""
 
-    from_: Path = cli.flag(
-        "COCO file (.json), folder in VOC's layout or of class folders, or CSV file (file,label1;label2).",
-    )
     domain: Domain = cli.flag("Domain of the categories: source (has masks) or target (has labels only).")
     output: Path = cli.flag("Label map to write (JSON).")
+    from_: Path | None = cli.flag(
+        "COCO file (.json), folder in VOC's layout or of class folders, or CSV file (file,label1;label2).",
+        default=None,
+        exists="file",
+    )
+    names: tuple[str, ...] = cli.flag(
+        "The categories themselves, in place of --from.", default=(), separator=","
+    )
     label_map: Path | None = cli.flag(
         "Label map to start from; its labels keep their ids.", default=None, exists="file"
     )
     name: str = cli.flag("Name of the map; empty: that of --label_map, or of the file.", default="")
+
+    def __post_init__(self) -> None:
+        """Refuses a call that does not tell where the categories come from, or tells it twice."""
+        if (self.from_ is None) == (not self.names):
+            raise InputError("give --from=FILE|FOLDER or --names=NAME,NAME: one of them tells the categories")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +58,7 @@ def _run(options: LabelMapOptions) -> None:
     require_output_folder(options.output.parent, "--output: ")
     base = LabelMap.load(options.label_map) if options.label_map else None
     name = options.name or (base.name if base else options.output.stem)
-    names = categories(options.from_)
+    names = categories(options.from_) if options.from_ else _once(n.strip() for n in options.names)
     found, there = extend(base, names, options.domain, name)
     write_atomic(options.output, text(found).encode())
     for label in there:

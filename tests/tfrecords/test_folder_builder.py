@@ -292,6 +292,16 @@ def test_label_maps_of_csv_files_and_voc_folders(classes, tmp_path):
     assert make_map(tmp_path, voc, "source").names("source") == ("ant", "dog")
 
 
+def test_names_of_a_label_map(tmp_path, capsys):
+    output = tmp_path / "labels.json"
+    words = [f"--output={output}", "--domain=source"]
+    assert label_map.main([*words, "--names=disk, tri,disk"]) == 0
+    assert LabelMap.load(output).names("source") == ("disk", "tri")
+    for wrong in ([], ["--names=disk", f"--from={tmp_path}"]):
+        assert label_map.main([*words, *wrong]) == 2
+        assert "--from=FILE|FOLDER or --names=NAME,NAME" in capsys.readouterr().err
+
+
 def test_what_has_no_category(tmp_path, capsys):
     (tmp_path / "a.json").write_text('{"categories": []}')
     (tmp_path / "b.json").write_text("[]")

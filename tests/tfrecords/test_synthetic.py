@@ -17,9 +17,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from tfrecords import synthetic, synthetic_scenes
+from tfrecords import coco, synthetic, synthetic_folders, synthetic_scenes
 from tfrecords.synthetic import Options
 from tfrecords.synthetic_scenes import CATEGORIES, SOURCE, TARGET
+from tfseg.data.examples import read_example
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.errors import InputError
@@ -70,6 +71,36 @@ def test_another_seed_gives_other_images(tmp_path):
     synthetic.build(tmp_path / "b", Options(4, 6, 3, 2, 48))
     name = "coco/train/000000000001.jpg"
     assert files(tmp_path / "a")[name] != files(tmp_path / "b")[name]
+
+
+def test_the_set_as_folders(tmp_path):
+    drawn = Options(3, source_train=30, target_train=90, target_val=1, image_size=48, target_test=12)
+    synthetic.build(tmp_path / "set", drawn)
+    folder = synthetic_folders.arrange(tmp_path / "set")
+    before = files(folder)
+    assert synthetic_folders.arrange(tmp_path / "set") == folder and files(folder) == before
+    label_map = LabelMap.load(tmp_path / "set/labels.json")
+    for path in folder.glob("*photographs/*/*.jpg"):
+        xml = tmp_path / f"set/VOCdevkit/VOC2012/Annotations/{path.stem}.xml"
+        assert {entry.text for entry in ElementTree.parse(xml).iterfind("object/name")} == {path.parent.name}
+    known = {path.parent.name for path in folder.glob("photographs/*/*.jpg")}
+    assert known == set(TARGET[:5])
+    assert [path.name for path in (folder / "new_photographs").iterdir()] == TARGET[5:6]
+    # Masks of things are those of the COCO builder, under other values.
+    source = tmp_path / "set/coco"
+    annotations = source / "annotations/instances_train.json"
+    coco.build(annotations, source / "train", label_map, coco.Rules(), "s", tmp_path)
+    split = Split.load(tmp_path, "s")
+    compared = 0
+    for index in range(len(split)):
+        example = read_example(split, index)
+        file = folder / f"things/masks/{int(example.name):012d}.png"
+        if file.exists():
+            mask, ids = np.array(Image.open(file)), example.mask
+            assert set(np.unique(mask)) <= set(range(13))
+            np.testing.assert_array_equal(np.where(mask > 0, mask + 8, 0)[ids != 255], ids[ids != 255])
+            compared += 1
+    assert compared == len(list((folder / "things/images").iterdir())) > 20
 
 
 def test_a_finished_set_is_left_alone_and_another_is_not_overwritten(tmp_path):
