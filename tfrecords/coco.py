@@ -222,7 +222,9 @@ def select(annotations: str | os.PathLike[str], label_map: LabelMap, rules: Rule
     excluded, known = set(), set()
     entries = _entries(content, "annotations", where)
     categories.refuse_unlisted(entries)
-    for entry in entries:
+    for number, entry in enumerate(entries, start=1):
+        if "id" not in entry:  # Some tools write none; it serves messages alone.
+            entry = {**entry, "id": f"number {number}"}
         if identifier(entry.get("category_id")) in categories.foreign:
             excluded.add(identifier(entry.get("image_id")))  # also if it is malformed otherwise
         try:

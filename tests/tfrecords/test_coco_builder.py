@@ -193,7 +193,7 @@ def change(path, value):
         (["categories", 0, "name"], KeyError, "category 70: name"),
         (["categories", 0, "name"], 5, "category 70: name"),
         (["categories", 0, "id"], 80, '"categories" has the id 80 more than once'),
-        (["annotations", 0, "id"], KeyError, "has no id"),
+        (["annotations", 0, "id"], 1.5, "has no id"),
         (["annotations", 0, "id"], 12, '"annotations" has the id 12 more than once'),
         (["annotations", 0, "image_id"], 99, "annotation 11: image_id 99 is no image"),
         (["annotations", 0, "image_id"], KeyError, "annotation 11: image_id None"),
@@ -315,6 +315,20 @@ def test_iscrowd_null_and_a_list_of_one_rle(folder, content):
     expected[:, :2] = 2
     expected[10:14, 10:14] = 3
     np.testing.assert_array_equal(masks(folder)[1], expected)
+
+
+def test_annotations_may_have_no_id_and_iscrowd_be_a_bool(folder, content):
+    """As labelformat writes what it reads from YOLO's text files."""
+    build(folder, content)
+    expected = masks(folder)
+    for one in content["annotations"]:
+        del one["id"]
+        one["iscrowd"] = bool(one["iscrowd"])
+    build(folder, content)
+    np.testing.assert_equal(masks(folder), expected)
+    content["annotations"][2]["category_id"] = 7
+    with pytest.raises(InputError, match="annotation number 3: category_id 7"):
+        build(folder, content)
 
 
 def test_categories_without_annotations_need_no_label(folder, content):
