@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-compat test-consumers serve-smoke lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -16,6 +16,10 @@ venv: .venv/installed
 test: venv
 	$(PY) -m ruff check .
 	$(PY) -m pytest
+
+# Follows docs/own_data.md, shortened; one to four minutes.
+test-own-data: venv
+	TFSEG_OWN_DATA=1 $(PY) -m pytest tests/test_own_data.py
 
 # Environments beside the main one (tensorflow-addons with TensorFlow 2.15; PyTorch); they need Python 3.11.
 test-compat: venv .venv-tfa/installed .venv-torch/installed

@@ -13,10 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 from PIL import Image
 
-from tfrecords.coco_masks import decode
+from tfrecords.coco_masks import Region, paint
 from tfrecords.synthetic_scenes import SOURCE, TARGET
 from tfrecords.workspace import workspace
 
@@ -59,11 +58,12 @@ def _arrange_things(coco: Path, folder: Path) -> None:
         shown = objects[image["id"]]
         if not shown or any(one["iscrowd"] or names[one["category_id"]] not in SOURCE for one in shown):
             continue
-        size, file_name = (image["height"], image["width"]), image["file_name"]
-        mask = np.zeros(size, np.uint8)
-        for one in shown:
-            pixels = decode(one["segmentation"], *size, file_name)
-            mask[pixels] = SOURCE.index(names[one["category_id"]]) + 1
+        file_name = image["file_name"]
+        regions = [
+            Region(one["id"], SOURCE.index(names[one["category_id"]]) + 1, False, one["segmentation"])
+            for one in shown
+        ]
+        mask = paint(regions, image["height"], image["width"], file_name)
         shutil.copyfile(coco / "train" / file_name, folder / "images" / file_name)
         Image.fromarray(mask).save(folder / "masks" / Path(file_name).with_suffix(".png"))
 
