@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke soak lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -50,6 +50,11 @@ $(CONSUMERS)/beam/installed: requirements-beam.txt
 serve-smoke: venv
 	@test -n "$(URL)" -a -n "$(EXPORT)" || { echo "make serve-smoke URL=http://HOST:8501/v1/models/NAME EXPORT=DIR [GRPC=HOST:8500]"; exit 2; }
 	TFSEG_SERVE_URL=$(URL) TFSEG_SERVE_EXPORT=$(EXPORT) $(if $(GRPC),TFSEG_SERVE_GRPC=$(GRPC)) $(PY) -m pytest tests/export/test_serving.py
+
+# Eight threads of good and bad requests on one export.
+SECONDS ?= 120
+soak: venv
+	TFSEG_SOAK_SECONDS=$(SECONDS) $(PY) -m pytest -s tests/export/test_soak.py
 
 lint: venv
 	$(PY) -m ruff check .

@@ -86,14 +86,20 @@ def signatures(image_dtype: str = "float32", has_classifier: bool = True) -> dic
     scored = {**found, "scores": _tensor("float32", "[B, N]", _SCORES)}
     words = "Names, aliases or ids as text, e.g. 'dog' or '12'; rows are padded with empty strings"
     maps = "over the network's square, a padded image at its top left; side map_size for TransferNet"
+    located = {
+        "probability": _tensor("float32", "[B, H, W]", _PROBABILITY),
+        "mask": _tensor("uint8", "[B, H, W]", _MASK),
+    }
     described = {
         "serving_default": {
             "meaning": "Where is one label in each image?",
             "inputs": {"image": image, "label": label},
-            "outputs": {
-                "probability": _tensor("float32", "[B, H, W]", _PROBABILITY),
-                "mask": _tensor("uint8", "[B, H, W]", _MASK),
-            },
+            "outputs": located,
+        },
+        "pixels": {
+            "meaning": "As serving_default, always of uint8: a quarter of the bytes of float32.",
+            "inputs": {"image": pixels, "label": label},
+            "outputs": located,
         },
         "labels": {
             "meaning": "Where are several labels in each image? Each image is encoded once.",

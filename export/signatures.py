@@ -106,6 +106,7 @@ class Endpoints:
         examples = tf.TensorSpec((None,), tf.string, name="examples")
         traces = {
             "serving_default": (self._serve, [{"image": image, "label": label} for image in either]),
+            "pixels": (self._serve, [{"image": pixels, "label": label}]),
             "labels": (self._serve_labels, [{"image": pixels, "labels": labels}]),
             "attention": (self._serve_attention, [{"image": pixels, "label": label}]),
             "bytes": (self._serve_bytes, [{"image_bytes": files, "label": label}]),

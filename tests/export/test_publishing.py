@@ -63,7 +63,7 @@ def test_a_whole_copy_is_proved(copy, capsys, signatures):
     out = capsys.readouterr().out
     for name in signatures:
         assert f"{name} " in out
-    assert "whole; 8 signatures give what they gave when they were exported" in out
+    assert "whole; 9 signatures give what they gave when they were exported" in out
 
 
 def test_a_copy_that_is_not_whole_is_named(copy):
@@ -145,7 +145,7 @@ def test_without_classifier_and_with_uint8(exported, tmp_path):
     options = Options(image_dtype="uint8", background_factor=1.0)
     export_model(exported.directory, exported.network, None, tmp_path / "out/1", options)
     loaded = tf.saved_model.load(str(tmp_path / "out/1"))
-    names = {"serving_default", "labels", "attention", "bytes", "segment_labels", "examples"}
+    names = {"serving_default", "pixels", "labels", "attention", "bytes", "segment_labels", "examples"}
     assert set(loaded.signatures) == names
     described = json.loads((tmp_path / "out/1/assets.extra/export.json").read_text())["signatures"]
     assert set(described) == names and "scores" not in described["examples"]["outputs"]

@@ -54,6 +54,7 @@ def served(request):
 
 NAMES = [
     "serving_default",
+    "pixels",
     "labels",
     "attention",
     "bytes",
