@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke soak lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke soak lock lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -55,6 +55,14 @@ serve-smoke: venv
 SECONDS ?= 120
 soak: venv
 	TFSEG_SOAK_SECONDS=$(SECONDS) $(PY) -m pytest -s tests/export/test_soak.py
+
+# Every package by its hash (BUILD.md); needs Python 3.11.
+lock: .venv-lock/bin/uv
+	.venv-lock/bin/uv pip compile requirements.txt --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --quiet --output-file requirements.lock
+.venv-lock/bin/uv:
+	python3.11 -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 lint: venv
 	$(PY) -m ruff check .
