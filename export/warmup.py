@@ -6,7 +6,7 @@ before it takes others, and passes over the answers; `export.verify` compares th
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,34 +44,24 @@ def sample_image(height: int = 96, width: int = 128) -> np.ndarray:
     return slope.astype(np.uint8)
 
 
-def sample_inputs(
-    num_labels: int, image_dtype: str, images: Sequence[np.ndarray] | None = None
-) -> dict[str, dict[str, np.ndarray]]:
-    """Returns inputs for every signature.
-
-    Args:
-        num_labels: L.
-        image_dtype: Of `image` in `serving_default` and `classify`.
-        images: One or two, uint8 `[H, W, 3]`: the first for signatures of pixels, all for those of files.
-    """
-    images = images or (sample_image(), sample_image(80, 60))
-    image, count = images[0][None], len(images)
-    files = np.array([_png(one) for one in images], object)
+def sample_inputs(num_labels: int, image_dtype: str) -> dict[str, dict[str, np.ndarray]]:
+    """Returns inputs for every signature."""
+    image = sample_image()[None]
+    files = np.array([_png(sample_image()), _png(sample_image(80, 60))], object)
     last = num_labels
     example = tf.train.Example()
     example.features.feature["image/encoded"].bytes_list.value.append(files[0])
     example.features.feature["image/labels"].int64_list.value.extend(sorted({1, last}))
     either = image.astype(image_dtype)
     label = np.array([last], np.int32)
-    words = np.array([["1", str(last)], ["1", ""]], object)
     return {
         "serving_default": {"image": either, "label": label},
         "pixels": {"image": image, "label": label},
         "labels": {"image": image, "labels": np.array([[1, last, -1]], np.int32)},
         "attention": {"image": image, "label": label},
-        "bytes": {"image_bytes": files, "label": np.array([1, last], np.int32)[:count]},
+        "bytes": {"image_bytes": files, "label": np.array([1, last], np.int32)},
         "segment": {"image_bytes": files},
-        "segment_labels": {"image_bytes": files, "labels": words[:count]},
+        "segment_labels": {"image_bytes": files, "labels": np.array([["1", str(last)], ["1", ""]], object)},
         "classify": {"image": either},
         "examples": {"examples": np.array([example.SerializeToString(deterministic=True)], object)},
     }
