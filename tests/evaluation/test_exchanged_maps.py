@@ -3,15 +3,18 @@ import numpy as np
 import pytest
 from color_network import LABEL_MAP
 from keras import ops
+from small_networks import TWO_BLOCKS
 from split_files import write_split
 
 from tfseg.data.records import Split
 from tfseg.experiments.exchanged_maps import measure
+from tfseg.inference.networks import KerasNetwork
+from tfseg.models import build_transfernet
 
 SIZE, CELLS = 32, 8
 
 
-def network(follows_map):
+def network(follows_map, fit="stretch"):
     """Finds label k at grey values of 40 k; its decoder draws the map, or all that is not black."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     features = keras.layers.AveragePooling2D(SIZE // CELLS)(image)
@@ -37,7 +40,9 @@ def network(follows_map):
     label = keras.Input((), dtype="int32")
     located = attention({"features": encoded["features"], "label": label})
     mask = decoder({"densified": located["densified"], "switches1": encoded["switches1"]})
-    return keras.Model([whole, label], mask)
+    names = ops.one_hot(label, LABEL_MAP.num_labels)
+    model = keras.Model([whole, label], {"mask_logits": mask, "class_logits": names})
+    return KerasNetwork(model, image_fit=fit)
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def split(tmp_path):
 
 
 def test_a_decoder_that_follows_its_map_needs_the_right_one(split):
-    found = measure(network(follows_map=True), split, "stretch", 1.0)
+    found = measure(network(follows_map=True), split, 1.0)
     assert found["own"] > 0.95  # Bicubic borders aside.
     assert found["mask"] > 0.95
     for way in ("wrong label", "other image", "mean", "constant"):
@@ -62,6 +67,32 @@ def test_a_decoder_that_follows_its_map_needs_the_right_one(split):
 
 
 def test_a_decoder_of_shapes_alone_draws_the_same_with_every_map(split):
-    found = measure(network(follows_map=False), split, "stretch", 1.0)
+    found = measure(network(follows_map=False), split, 1.0)
     assert found["own"] > 0.95
     assert len(set(found.values())) == 1
+
+
+def test_the_mask_lies_where_the_padded_image_has_it(tmp_path):
+    samples = []
+    for label in (1, 2):
+        mask = np.zeros((SIZE // 2, SIZE), np.uint8)
+        mask[4:12, 8 * label : 8 * label + 12] = label
+        samples.append((f"i{label}", np.repeat(40 * mask[..., None], 3, -1), mask))
+    write_split(tmp_path, LABEL_MAP, samples)
+    found = measure(network(follows_map=True, fit="pad"), Split.load(tmp_path, "target_val"), 1.0)
+    assert found["own"] > 0.95
+    assert found["mask"] > 0.95
+
+
+@pytest.mark.parametrize("decoder_input", ["densified", "attention"])
+def test_decoding_a_networks_own_maps_is_what_it_does(decoder_input):
+    model = build_transfernet(TWO_BLOCKS.replace(decoder_input=decoder_input))
+    whole = KerasNetwork(model, decoder_input=decoder_input)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    encoded, index, labels = whole.encode(images), [1, 0, 1], [2, 1, 4]
+    maps = whole.decoder_maps(encoded, index, labels)
+    inputs = {"image": images[index].astype(np.float32), "label": np.array(labels, np.int32)}
+    outputs = model(inputs)
+    np.testing.assert_allclose(maps, outputs[decoder_input], rtol=1e-5)
+    expected = ops.softmax(outputs["mask_logits"])[..., 1]
+    np.testing.assert_allclose(whole.decode(encoded, index, maps), expected, rtol=1e-5)

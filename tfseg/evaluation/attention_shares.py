@@ -37,20 +37,35 @@ def attention_shares(
         truth: uint8 `[H, W]`, label ids.
         fit: How the image became the square, see `ModelConfig.image_fit`.
     """
-    height, width = truth.shape
-    side = max(height, width)
-    rows = _cells(height, side if fit == "pad" else height, attention.shape[1])
-    columns = _cells(width, side if fit == "pad" else width, attention.shape[2])
     found = {}
     for label, weights in zip(labels, attention, strict=True):
         if not (truth == label).any():
             continue
         # A position's weight lies evenly on all pixels of its cell, those in the padding among them.
-        covered = rows.T @ (truth == label) @ columns
+        covered = covered_cells(truth == label, *attention.shape[1:], fit)
         inside = float((weights * covered).sum())
         border = 1.0 - float(weights[1:-1, 1:-1].sum())
         found[label] = Shares(inside, border)
     return found
+
+
+def covered_cells(is_object: np.ndarray, rows: int, columns: int, fit: ImageFit = "pad") -> np.ndarray:
+    """Returns the share of an object in each cell of a map over the network's square.
+
+    Args:
+        is_object: bool `[H, W]`, over the image.
+        rows: h of the map.
+        columns: w of the map.
+        fit: How the image became the square, see `ModelConfig.image_fit`.
+
+    Returns:
+        float64 `[h, w]`, in 0 to 1.
+    """
+    height, width = is_object.shape
+    side = max(height, width)
+    down = _cells(height, side if fit == "pad" else height, rows)
+    across = _cells(width, side if fit == "pad" else width, columns)
+    return down.T @ is_object @ across
 
 
 def uniform_border(height: int, width: int) -> float:

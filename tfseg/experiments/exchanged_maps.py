@@ -12,20 +12,21 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from tfseg import cli
 from tfseg.data.examples import Example, read_example
 from tfseg.data.records import Split
 from tfseg.errors import InputError
+from tfseg.evaluation.attention_shares import covered_cells
 from tfseg.evaluation.miou import ConfusionMatrix
 from tfseg.inference.postprocessing import BACKGROUND_FACTOR, from_square, merge, scale_background
 from tfseg.inference.preprocessing import to_square
 from tfseg.model_dir import read_model_dir
 
 if TYPE_CHECKING:
-    import keras
     from tqdm import tqdm
+
+    from tfseg.inference.networks import KerasNetwork
 
 EXAMPLES = ("--model_dir=runs/photos/model --data_dir=runs/photos/records --background_factor=0.25",)
 
@@ -58,27 +59,24 @@ def _run(options: Options) -> None:
     split = Split.load(options.data_dir, options.split)
     if split.label_map != directory.label_map:
         raise InputError(f"split {split.name}: its label map is not the model's")
-    found = measure(
-        directory.load("joint"),
-        split,
-        directory.config.image_fit,
-        options.background_factor,
-        options.seed,
-    )
+    from tfseg.inference.networks import KerasNetwork
+
+    config = directory.config
+    network = KerasNetwork(directory.load("joint"), None, config.decoder_input, config.image_fit)
+    found = measure(network, split, options.background_factor, options.seed)
     print(f"{'map':12} {'mIoU %':>7}")
     for way, miou in found.items():
         print(f"{way:12} {100 * miou:7.1f}")
 
 
 def measure(
-    model: "keras.Model", split: Split, fit: str, background_factor: float, seed: int = 0
+    network: "KerasNetwork", split: Split, background_factor: float, seed: int = 0
 ) -> dict[str, float]:
     """Evaluates the masks that the decoder draws from each kind of map.
 
     Args:
-        model: From `build_transfernet` or BaselineNet's builder.
+        network: TransferNet or BaselineNet.
         split: Records with masks.
-        fit: `image_fit` of the model's configuration.
         background_factor: See `scale_background`.
         seed: Chooses the other image and the wrong label.
 
@@ -91,7 +89,6 @@ def measure(
     numbers = [number for number, info in enumerate(split.infos) if info.has_mask]
     if not numbers:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask")
-    network = _Parts(model, fit)
     with cli.progress_bar(f"{split.name}: maps", "image", total=len(numbers)) as bar:
         kinds = _all_maps(network, _examples(split, numbers, bar), split, np.random.default_rng(seed))
     matrices = {way: ConfusionMatrix(split.label_map.ids(split.domain)) for way in kinds}
@@ -99,13 +96,14 @@ def measure(
     with cli.progress_bar(f"{split.name}: masks", "image", total=len(numbers)) as bar:
         for example in _examples(split, numbers, bar):
             stop = start + len(example.labels)
-            _, switches = network.encode(example)
+            encoded = network.encode(_square(example, network)[None])
             for way, maps in kinds.items():
                 if start == stop:  # An image of background alone.
                     label_map = np.zeros_like(example.mask)
                 else:
-                    square = network.decode(maps[start:stop], switches)
-                    probability = np.clip(from_square(square, *example.mask.shape, fit=fit), 0, 1)
+                    square = network.decode(encoded, np.zeros(stop - start), maps[start:stop])
+                    restored = from_square(square, *example.mask.shape, fit=network.image_fit)
+                    probability = np.clip(restored, 0, 1)
                     label_map = merge(scale_background(probability, background_factor), example.labels)
                 matrices[way].add(example.mask, label_map)
             start = stop
@@ -118,8 +116,12 @@ def _examples(split: Split, numbers: list[int], bar: "tqdm") -> Iterator[Example
         bar.update()
 
 
+def _square(example: Example, network: "KerasNetwork") -> np.ndarray:
+    return to_square(example.image, network.image_size, network.image_fit)
+
+
 def _all_maps(
-    network: "_Parts", examples: Iterator[Example], split: Split, rng: np.random.Generator
+    network: "KerasNetwork", examples: Iterator[Example], split: Split, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Returns `[P, h, w]` for the P pairs of all images, by kind."""
     ids = np.array(split.label_map.ids(split.domain))
@@ -127,12 +129,13 @@ def _all_maps(
     for example in examples:
         if not example.labels:
             continue
-        features, _ = network.encode(example)
+        encoded, first = network.encode(_square(example, network)[None]), np.zeros(len(example.labels))
         absent = np.setdiff1d(ids, example.labels)
         instead = rng.choice(absent if absent.size else ids, len(example.labels))
-        own.append(network.attend(features, example.labels))
-        wrong.append(network.attend(features, instead))
-        masks += [_shares(example.mask == label, own[-1].shape[1:]) for label in example.labels]
+        own.append(network.decoder_maps(encoded, first, example.labels))
+        wrong.append(network.decoder_maps(encoded, first, instead))
+        for label in example.labels:
+            masks.append(covered_cells(example.mask == label, *own[-1].shape[1:], network.image_fit))
         labels += example.labels
     if not labels:
         raise InputError(f"split {split.name} in {split.data_dir}: its masks hold no label")
@@ -151,43 +154,6 @@ def _all_maps(
         "constant": np.full_like(own_maps, own_maps.mean()),
         "mask": low + (high - low) * np.stack(masks),
     }
-
-
-def _shares(is_object: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the share of the object in each of h x w cells of the image."""
-    image = Image.fromarray(is_object.astype(np.float32))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BOX))
-
-
-class _Parts:
-    """The three parts of a network, called image by image."""
-
-    def __init__(self, model: "keras.Model", fit: str) -> None:
-        import tensorflow as tf
-
-        self._size: int = model.inputs[0].shape[1]
-        self._fit = fit
-        encoder, attention, decoder = (model.get_layer(n) for n in ("encoder", "attention", "decoder"))
-        self._encode = tf.function(lambda image: encoder(image, training=False), reduce_retracing=True)
-        self._attend = tf.function(lambda inputs: attention(inputs, training=False), reduce_retracing=True)
-        self._decode = tf.function(lambda inputs: decoder(inputs, training=False), reduce_retracing=True)
-
-    def encode(self, example: Example) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Returns features and switches, each with a batch of one."""
-        square = to_square(example.image, self._size, self._fit)
-        encoded = {n: t.numpy() for n, t in self._encode(square[None].astype(np.float32)).items()}
-        return encoded.pop("features"), encoded
-
-    def attend(self, features: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-        """Returns the decoder's input for each label, `[K, h, w]`."""
-        inputs = {"features": features.repeat(len(labels), 0), "label": np.array(labels, np.int32)}
-        return self._attend(inputs)["densified"].numpy()
-
-    def decode(self, maps: np.ndarray, switches: dict[str, np.ndarray]) -> np.ndarray:
-        """Returns foreground probabilities, `[K, S, S]`."""
-        repeated = {name: values.repeat(len(maps), 0) for name, values in switches.items()}
-        logits = self._decode({"densified": maps.astype(np.float32), **repeated}).numpy()
-        return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
 
 
 if __name__ == "__main__":

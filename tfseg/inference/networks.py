@@ -134,6 +134,9 @@ class KerasNetwork:
         # Signatures of any batch size: one trace each, however many images and labels come.
         self._encode = tf.function(self._encode_step, input_signature=[image])
         self._locate = tf.function(self._locate_step, input_signature=[encoded, pairs, pairs])
+        self._attend = tf.function(self._attend_step, input_signature=[encoded, pairs, pairs])
+        maps = tf.TensorSpec([None, *self._decoder.input["densified"].shape[1:]], tf.float32)
+        self._decode = tf.function(self._decode_step, input_signature=[encoded, pairs, maps])
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Returns the probability of each label; see `Network`."""
@@ -153,19 +156,52 @@ class KerasNetwork:
         outputs = self._locate(encoded, np.asarray(index, np.int32), labels)
         return PairMaps(*(output.numpy() for output in outputs))
 
+    def decoder_maps(
+        self, encoded: dict[str, tf.Tensor], index: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        """Returns what `locate` decodes of each pair, float32 `[P, h, w]`.
+
+        Raises:
+            InputError: If a label is not in 1 to L.
+        """
+        labels = _require_ids(labels, self._num_labels)
+        attended = self._attend(encoded, np.asarray(index, np.int32), labels)
+        return tf.cast(attended[self._decoder_input], tf.float32).numpy()
+
+    def decode(self, encoded: dict[str, tf.Tensor], index: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """Decodes any maps with the switches of images, as `locate` decodes its own.
+
+        Args:
+            encoded: From `encode`.
+            index: int `[P]`, images of `encoded`.
+            maps: float32 `[P, h, w]`.
+
+        Returns:
+            float32 `[P, S, S]`, foreground of the plain two-way softmax.
+        """
+        return self._decode(encoded, np.asarray(index, np.int32), np.asarray(maps, np.float32)).numpy()
+
     def _encode_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._encoder(tf.cast(images, tf.float32), training=False)
 
     def _locate_step(
         self, encoded: dict[str, tf.Tensor], index: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        gathered = {name: tf.gather(tensor, index) for name, tensor in encoded.items()}
-        features = gathered.pop("features")
-        attended = self._attention({"features": features, "label": labels}, training=False)
-        logits = self._decoder({"densified": attended[self._decoder_input], **gathered}, training=False)
-        probability = tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1]
+        attended = self._attend_step(encoded, index, labels)
+        probability = self._decode_step(encoded, index, attended[self._decoder_input])
         attention = tf.cast(attended["attention"], tf.float32)
         return probability, attention, tf.cast(attended["densified"], tf.float32)
+
+    def _attend_step(
+        self, encoded: dict[str, tf.Tensor], index: tf.Tensor, labels: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        features = tf.gather(encoded["features"], index)
+        return self._attention({"features": features, "label": labels}, training=False)
+
+    def _decode_step(self, encoded: dict[str, tf.Tensor], index: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
+        switches = {name: tf.gather(t, index) for name, t in encoded.items() if name != "features"}
+        logits = self._decoder({"densified": maps, **switches}, training=False)
+        return tf.nn.softmax(tf.cast(logits, tf.float32))[..., 1]
 
 
 class SavedModelNetwork:
