@@ -33,9 +33,13 @@ class BadRecords:
     'no record was skipped'
 
     ```
+
+    Args:
+        policy: `fail` skips none: the first one is raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: OnBadRecord = "skip") -> None:
+        self.policy: OnBadRecord = policy
         self._kinds: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
 
@@ -56,7 +60,13 @@ class BadRecords:
             return dict(sorted(Counter(self._kinds.values()).items()))
 
     def add(self, split: "Split", index: int, error: RecordError) -> None:
-        """Notes record `index` of a split, and what is wrong with it."""
+        """Notes record `index` of a split, and what is wrong with it.
+
+        Raises:
+            RecordError: `error`, if none is to be skipped.
+        """
+        if self.policy == "fail":
+            raise error
         with self._lock:
             if (split.name, index) not in self._kinds:
                 self._kinds[split.name, index] = error.kind

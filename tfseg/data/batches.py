@@ -44,6 +44,8 @@ def training_batches(
     if batch_size % len(streams):
         raise InputError(f"batch_size={batch_size}: must be a multiple of {len(streams)}, one share a domain")
     share = batch_size // len(streams)
+    if bad_records is None:
+        bad_records = BadRecords("fail")
     return tf.data.Dataset.zip(
         {
             domain: _domain_batches(stream, transform, share, seed, start_step, bad_records)
@@ -58,7 +60,7 @@ def _domain_batches(
     share: int,
     seed: int,
     start_step: int,
-    bad_records: BadRecords | None,
+    bad_records: BadRecords,
 ) -> tf.data.Dataset:
     num_labels = stream.split.label_map.num_labels
     # Mirroring and cropping of source and target are drawn apart.
@@ -94,12 +96,12 @@ def _domain_batches(
 class _Reader:
     """Reads the pair at a position, or the first one behind it whose record can be used.
 
-    TensorFlow's graph can leave out no example. With `bad_records` each record is therefore decoded here when
-    it is read first, and without, those whose pixels may be others in evaluation (records of older versions);
+    TensorFlow's graph can leave out no example. To skip bad records each is therefore decoded here when it is
+    read first, and else those whose pixels may be others in evaluation (records of older versions);
     that the bytes are still the same is tested at every read.
     """
 
-    def __init__(self, stream: PairStream, bad_records: BadRecords | None) -> None:
+    def __init__(self, stream: PairStream, bad_records: BadRecords) -> None:
         self._stream, self._bad_records = stream, bad_records
         self._faults: dict[int, RecordError | None] = {}
 
@@ -111,14 +113,12 @@ class _Reader:
             try:
                 serialized = split.read(pair.index)
                 if pair.index not in self._faults:
-                    checked = self._bad_records is not None or _may_differ(serialized)
+                    checked = self._bad_records.policy == "skip" or _may_differ(serialized)
                     self._faults[pair.index] = _fault(split, pair, serialized) if checked else None
                 if fault := self._faults[pair.index]:
                     raise fault
                 return serialized, pair
             except RecordError as error:
-                if self._bad_records is None:
-                    raise
                 self._bad_records.add(split, pair.index, error)
         raise InputError(f"{split.data_dir}: no record of split {split.name} is whole")
 

@@ -51,15 +51,12 @@ def evaluate_labels(
     if not len(split):
         raise InputError(f"split {split.name} in {split.data_dir}: holds no record")
     network = KerasClassifier(classifier)
-
-    bad_records = BadRecords()
+    bad_records = BadRecords(on_bad_record)
 
     def read(number: int) -> tuple[int, np.ndarray] | None:
         try:
             image = read_example(split, number, with_mask=False).image
         except RecordError as error:
-            if on_bad_record == "fail":
-                raise
             bad_records.add(split, number, error)
             return None
         return number, to_square(image, network.image_size, image_fit)

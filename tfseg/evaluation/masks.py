@@ -65,7 +65,7 @@ def evaluate_masks(
     if fingerprint is None:
         path.unlink(missing_ok=True)
     progress = Progress(path, _key(segmenter, split, settings, fingerprint))
-    bad_records = BadRecords()
+    bad_records = BadRecords(settings.on_bad_record)
     try:
         on_image(len(progress.done), len(records))
         todo = [number for number in records if number not in progress.done]

@@ -46,7 +46,7 @@ def train(options: TrainingOptions) -> None:
 
     # Network, optimizer and where they start.
     config = options.model_config(label_map.num_labels)
-    bad_records = BadRecords() if options.on_bad_record == "skip" else None
+    bad_records = BadRecords(options.on_bad_record)
     transform = Transform(
         config.image_size,
         options.resize_to or round(config.image_size * 330 / 320),

@@ -102,13 +102,11 @@ class Validation:
 
     def _label_accuracy(self) -> float:
         """Share of (image, label) pairs whose label the classification names from z."""
-        right, bad_records = [], BadRecords()
+        right, bad_records = [], BadRecords(self._on_bad_record)
         for number, info in enumerate(self._split.infos):
             try:
                 image = read_example(self._split, number, with_mask=False).image
             except RecordError as error:
-                if self._on_bad_record == "fail":
-                    raise
                 bad_records.add(self._split, number, error)
                 continue
             square = to_square(image, self._config.image_size, self._config.image_fit).astype(np.float32)

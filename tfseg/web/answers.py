@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from tfseg.data.images import read_image
 from tfseg.data.voc_colors import encode_indexed_png, palette
@@ -137,8 +138,6 @@ class Answers:
 
 def _resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Brings float32 `[H, W]` to the size of a picture, by area, so that nothing overshoots."""
-    from PIL import Image
-
     size = (shape[1], shape[0])
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
 
