@@ -18,7 +18,7 @@ MAX_SHRINKAGE = 256
 
 
 def to_square(images: tf.Tensor, size: int, fit: str = "pad") -> tf.Tensor:
-    """Pads images to a square at bottom and right and resizes them, as `tfseg.inference.preprocessing` does.
+    """Pads or stretches images to a square and resizes them, as `tfseg.inference.preprocessing` does.
 
     Args:
         images: float32 `[B, H, W, 3]`, 0 to 255.
@@ -36,19 +36,17 @@ def to_square(images: tf.Tensor, size: int, fit: str = "pad") -> tf.Tensor:
         real = _weights(_triangle, 1.0, inputs, tf.constant(size), tf.cast(inputs, tf.float64))
         return tf.floor(real * 2**_BITS + 0.5)
 
-    if fit == "stretch":  # Pillow does the width first, but for some sizes: then a level may differ.
-        x = _pass(weights(width), tf.transpose(images, (0, 2, 1, 3)), tf.equal(width, size))
-        square = _pass(weights(height), tf.transpose(x, (0, 2, 1, 3)), tf.equal(height, size))
-        return tf.ensure_shape(square, (None, size, size, 3))
-
     long, short = tf.maximum(height, width), tf.minimum(height, width)
-    of_long, same = weights(long), tf.equal(long, size)
+    of_long, long_same = weights(long), tf.equal(long, size)
+    if fit == "pad":
+        # What is beyond the short side is padding: zeros, whose weights need not be multiplied.
+        of_short, short_same = of_long[:, :short], long_same
+    else:
+        of_short, short_same = weights(short), tf.equal(short, size)
 
     def shrink(x: tf.Tensor) -> tf.Tensor:
         """From `[B, long, short, 3]` to `[B, S of short, S of long, 3]`."""
-        x = tf.transpose(_pass(of_long, x, same), (0, 2, 1, 3))
-        # What is beyond the short side is padding: zeros, whose weights need not be multiplied.
-        return _pass(of_long[:, :short], x, same)
+        return _pass(of_short, tf.transpose(_pass(of_long, x, long_same), (0, 2, 1, 3)), short_same)
 
     # The long side goes first: the order of the two passes decides how they round.
     square = tf.cond(

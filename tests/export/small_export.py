@@ -26,10 +26,10 @@ LABEL_MAP = LabelMap(
 CONFIG = THREE_BLOCKS.replace(image_size=32, classifier_units=6)
 
 
-def make_network(name="transfernet", seed=0):
+def make_network(name="transfernet", seed=0, config=CONFIG):
     """Random weights, scaled so that probabilities are far from one half and attention far from uniform."""
     keras.utils.set_random_seed(seed)
-    network = BUILDERS[name](CONFIG)
+    network = BUILDERS[name](config)
     kernels = [network.get_layer("decoder").get_layer("seg_score").kernel]
     if name == "transfernet":
         kernels.append(network.get_layer("attention").get_layer("att_w").kernel)

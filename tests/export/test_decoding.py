@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from image_files import broken, encode, kinds, picture
-from PIL import Image
 
 from export import decoding
 from export.decoding import Header
@@ -75,40 +74,34 @@ SIZES += [(500, 375), (97, 96), (1, 5000), (3000, 11)]
 def resize():
     images = tf.TensorSpec((None, None, None, 3), tf.float32)
     scalar = tf.TensorSpec((), tf.int32)
-    square = tf.function(lambda image: to_square(image, SIZE), input_signature=[images])
     maps = tf.TensorSpec((None, SIZE, SIZE), tf.float32)
-    return square, tf.function(from_square, input_signature=[maps, scalar, scalar])
+    return {
+        fit: (
+            tf.function(lambda image, fit=fit: to_square(image, SIZE, fit), input_signature=[images]),
+            tf.function(
+                lambda *inputs, fit=fit: from_square(*inputs, fit), input_signature=[maps, scalar, scalar]
+            ),
+        )
+        for fit in ("pad", "stretch")
+    }
 
 
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_resampling_is_pillows(resize, height, width):
-    square, restore = resize
+def test_resampling_is_that_of_inference(resize, height, width, fit):
+    square, restore = resize[fit]
     rng = np.random.default_rng(height)
     images = rng.integers(0, 256, (2, height, width, 3), np.uint8)
-    expected = np.stack([preprocessing.to_square(image, SIZE) for image in images])
+    expected = np.stack([preprocessing.to_square(image, SIZE, fit) for image in images])
     np.testing.assert_array_equal(square(images.astype(np.float32)), expected)  # To the last bit.
     maps = rng.random((2, SIZE, SIZE), np.float32)
-    restored = restore(maps, height, width)
-    np.testing.assert_allclose(restored, postprocessing.from_square(maps, height, width), rtol=0, atol=5e-6)
-
-
-@pytest.mark.parametrize(("height", "width"), [(37, 61), (200, 75), (96, 40), (1, 300), (96, 96)])
-def test_stretching_is_pillows(height, width):
-    """For networks of `image_fit=stretch`: within a level, for Pillow may take the height first."""
-    rng = np.random.default_rng(height)
-    image = rng.integers(0, 256, (height, width, 3), np.uint8)
-    expected = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    found = to_square(tf.constant(image[None], tf.float32), SIZE, "stretch")
-    np.testing.assert_allclose(found[0], np.asarray(expected), rtol=0, atol=1)
-    maps = rng.random((1, SIZE, SIZE), np.float32)
-    expected = Image.fromarray(maps[0]).resize((width, height), Image.Resampling.BICUBIC)
-    found = from_square(tf.constant(maps), tf.constant(height), tf.constant(width), "stretch")
-    np.testing.assert_allclose(found[0], np.asarray(expected), rtol=0, atol=5e-6)
+    expected = postprocessing.from_square(maps, height, width, fit=fit)
+    np.testing.assert_allclose(restore(maps, height, width), expected, rtol=0, atol=5e-6)
 
 
 def test_an_image_of_the_networks_size_is_left_as_it_is(resize):
     images = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
-    np.testing.assert_array_equal(resize[0](images), images)
+    np.testing.assert_array_equal(resize["pad"][0](images), images)
 
 
 def test_a_jpeg_in_a_jpeg_is_not_taken_for_it():

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_files import encode, picture
+from PIL import Image
 from small_export import CONFIG, LABEL_MAP, make_network
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -10,6 +12,7 @@ from export.publish import export_model
 from tfseg.inference.networks import KerasNetwork
 from tfseg.inference.segmenter import Segmenter
 from tfseg.model_dir import ModelDir
+from tfseg.models import build_classifier
 
 
 def test_the_graph_needs_neither_python_nor_xla(exported):
@@ -36,6 +39,41 @@ def test_baselines_are_exported_alike(name, tmp_path):
     found = loaded.signatures["labels"](image=tf.constant(image), labels=tf.constant([[1, 4]]))
     expected = Segmenter(KerasNetwork(network), LABEL_MAP).segment(image[0], [1, 4])
     assert (found["label_map"][0] == expected.label_map).numpy().mean() > 0.998
+
+
+def test_the_recipe_for_photographs_is_exported_alike(tmp_path):
+    """Stretched images, mirrored borders, standardised features of length 1, class activation maps."""
+    config = CONFIG.replace(
+        image_fit="stretch",
+        encoder_padding="symmetric",
+        feature_norm="standardize",
+        feature_scale=0.3,
+        unit_features=True,
+        classifier_units=0,
+        score_pool="mean",
+    )
+    network, classifier = make_network(config=config), build_classifier(config)
+    rng = np.random.default_rng(2)
+    for parent in (network.get_layer("attention"), classifier):
+        layer = parent.get_layer("conv5_3_scaled")
+        layer.mean.assign(rng.uniform(0, 20, layer.mean.shape))
+        layer.stddev.assign(rng.uniform(1, 9, layer.stddev.shape))
+    directory = ModelDir(tmp_path / "model", "transfernet", config, LABEL_MAP)
+    assert export_model(directory, network, classifier, tmp_path / "out/1").difference <= 1e-5
+    loaded = tf.saved_model.load(str(tmp_path / "out/1"))
+    segmenter = Segmenter(KerasNetwork(network, classifier, image_fit="stretch"), LABEL_MAP)
+    for size in ((51, 77), (90, 40)):
+        image = np.asarray(picture(*size, seed=3).convert("RGB"))
+        found = loaded.signatures["labels"](image=tf.constant(image[None]), labels=tf.constant([[1, 4]]))
+        expected = segmenter.segment(image, [1, 4])
+        assert len(np.unique(expected.label_map)) > 1
+        assert (found["label_map"][0] == expected.label_map).numpy().mean() > 0.998
+        file = encode(Image.fromarray(image), "PNG")
+        answer = loaded.signatures["segment"](image_bytes=tf.constant([file]))
+        expected = segmenter.segment(image)
+        assert answer["labels"][0].numpy().tolist() == list(expected.labels)
+        mask = tf.io.decode_png(answer["mask_bytes"][0])[..., 0].numpy()
+        assert mask.shape == size and (mask == expected.label_map).mean() > 0.998
 
 
 def test_the_segmenter_takes_an_export_for_its_model(exported):

@@ -35,17 +35,26 @@ def resize(image, size, kernel):
 SIZES = [(37, 61), (61, 37), (50, 50), (200, 75), (75, 200), (1, 30), (30, 1), (20, 20), (96, 96)]
 
 
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_to_square_against_numpy(height, width):
+def test_to_square_against_numpy(height, width, fit):
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     side = max(height, width)
     padded = np.zeros((side, side, 3))
     padded[:height, :width] = image
-    expected = resize(padded, 48, triangle)
-    square = to_square(image, 48)
+    expected = resize(padded if fit == "pad" else image, 48, triangle)
+    square = to_square(image, 48, fit)
     assert square.dtype == np.uint8
     # Both passes are rounded to bytes.
     np.testing.assert_allclose(square, expected, atol=1.3)
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_an_image_on_its_side_gives_the_square_on_its_side(fit):
+    """The long side is resized first, whichever it is and whatever Pillow would prefer: to the last byte."""
+    image = np.random.default_rng(0).integers(0, 256, (37, 61, 3), np.uint8)
+    turned = to_square(image.transpose(1, 0, 2), 48, fit)
+    np.testing.assert_array_equal(turned, to_square(image, 48, fit).transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

@@ -12,8 +12,8 @@ ImageFit = Literal["pad", "stretch"]
 def to_square(image: np.ndarray, size: int, fit: ImageFit = "pad") -> np.ndarray:
     """Pads or stretches an image to a square and resizes it bilinearly to the network's input.
 
-    `pad` puts zeros at bottom and right up to a square of side max(H, W). Pillow resamples:
-    separable, half-pixel centres, the kernel widened where it shrinks, as MATLAB's `imresize` does
+    `pad` puts zeros at bottom and right up to a square of side max(H, W). Pillow resamples, the long side
+    first: separable, half-pixel centres, the kernel widened where it shrinks, as MATLAB's `imresize` does
     (which mirrors pixels at the border where Pillow renormalises the kernel).
 
     Args:
@@ -24,15 +24,14 @@ def to_square(image: np.ndarray, size: int, fit: ImageFit = "pad") -> np.ndarray
     Returns:
         uint8 `[S, S, 3]`.
     """
-    if fit == "stretch":
-        return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     height, width = image.shape[:2]
-    side = max(height, width)
-    # The long side needs no padding and goes first: a panorama never fills a huge square.
-    long_done = (size, height) if width >= height else (width, size)
-    resized = np.asarray(Image.fromarray(image).resize(long_done, Image.Resampling.BILINEAR))
-    short_axis = 0 if width >= height else 1
-    padding = [(0, 0)] * 3
-    padding[short_axis] = (0, side - min(height, width))
-    padded = Image.fromarray(np.pad(resized, padding))
-    return np.array(padded.resize((size, size), Image.Resampling.BILINEAR))
+    # The long side goes first: it needs no padding, and a panorama never fills a huge array. Each pass is a
+    # call of its own, for its bytes are rounded, and versions of Pillow differ in which they do first.
+    landscape = width >= height
+    long_done = (size, height) if landscape else (width, size)
+    resized = Image.fromarray(image).resize(long_done, Image.Resampling.BILINEAR)
+    if fit == "pad":
+        missing = abs(width - height)
+        rows, columns = (missing, 0) if landscape else (0, missing)
+        resized = Image.fromarray(np.pad(resized, ((0, rows), (0, columns), (0, 0))))
+    return np.array(resized.resize((size, size), Image.Resampling.BILINEAR))
