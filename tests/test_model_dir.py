@@ -156,3 +156,20 @@ def test_a_folder_in_which_tensorflow_finds_no_checkpoint_is_refused(directory, 
         ModelDir(tmp_path / "run*", "transfernet", TWO_BLOCKS, LABEL_MAP)
     (tmp_path / "run[1]").rename(directory.path)
     assert directory.newest("joint").endswith("ckpt-10")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "\xff", "[]", "{}", '{"model": "transfernet"}', '{"config": {}}']
+)
+def test_a_damaged_model_json_is_named(directory, content):
+    (directory.path / "model.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"model/model\.json: damaged: "):
+        read_model_dir(directory.path)
+
+
+def test_labels_of_another_network_are_refused(directory):
+    labels = LABEL_MAP.to_dict()
+    labels["labels"] = labels["labels"][:-1]
+    (directory.path / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(InputError, match=r"labels\.json: has 3 labels, the network of model\.json 4"):
+        read_model_dir(directory.path)

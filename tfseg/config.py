@@ -5,7 +5,10 @@ Training hyperparameters are not here: they are flags of `tfseg.train`, kept in 
 
 import dataclasses
 import json
-from typing import Any, Literal, get_args
+import reprlib
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from tfseg.errors import InputError
 
@@ -20,6 +23,36 @@ PresetName = Literal["official", "paper", "tiny"]
 BGR_MEAN_TRAIN = (104.008, 116.669, 122.675)
 # The authors' inference script writes the same mean with more digits.
 BGR_MEAN_INFERENCE = (104.00698793, 116.66876762, 122.67891434)
+
+
+class Range(NamedTuple):
+    """The numbers that a field may have; it stands in the field's type.
+
+    Attributes:
+        lower: Smallest.
+        upper: Largest.
+        below: Whether `upper` itself is too large.
+        reason: Behind the message, where the limit needs one.
+    """
+
+    lower: float
+    upper: float
+    below: bool = False
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """As in `must be a number from 0 to 255`."""
+        return f"{self.lower:g} to {'below ' * self.below}{self.upper:g}{self.reason}"
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies in it; NaN does not."""
+        return self.lower <= number <= self.upper and not (self.below and number == self.upper)
+
+
+MAX_BLOCKS = 13
+Width = Annotated[int, Range(1, 65536)]
+Positive = Annotated[float, Range(1e-6, 1e6)]
+Mean = Annotated[float, Range(0, 255)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,44 +89,43 @@ class ModelConfig:
         decoder_init: `gaussian` (SPEC 12 row 12) or `he` for networks without a pretrained encoder.
     """
 
-    image_size: int = 320
+    image_size: Annotated[int, Range(1, 8192)] = 320
     image_fit: Literal["pad", "stretch"] = "pad"
-    num_labels: int = 80
-    encoder_blocks: tuple[tuple[int, int], ...] = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+    num_labels: Annotated[int, Range(1, 254, reason=" (255 is the ignore label)")] = 80
+    encoder_blocks: tuple[tuple[Annotated[int, Range(1, 64)], Width], ...] = (
+        (2, 64), (2, 128), (3, 256), (3, 512), (3, 512)
+    )  # fmt: skip
     encoder_padding: Literal["zero", "symmetric"] = "zero"
     feature_norm: Literal["scale", "standardize"] = "scale"
-    feature_scale: float = 0.004
+    feature_scale: Positive = 0.004
     unit_features: bool = False
-    factors: int = 1024
+    factors: Width = 1024
     gating: Literal["multiplicative", "additive", "concat"] = "multiplicative"
     combined_embed: bool = True
     decoder_input: Literal["densified", "attention"] = "densified"
     joint_gradient: bool = True
-    classification_units: int = 512
-    classifier_units: int = 4096
+    classification_units: Width = 512
+    classifier_units: Annotated[int, Range(0, 65536)] = 4096
     score_pool: Literal["max", "mean"] = "max"
-    classifier_dropout: float = 0.5
-    bgr_mean: tuple[float, float, float] = BGR_MEAN_TRAIN
+    classifier_dropout: Annotated[float, Range(0, 1, below=True)] = 0.5
+    bgr_mean: tuple[Mean, Mean, Mean] = BGR_MEAN_TRAIN
     decoder_init: Literal["gaussian", "he"] = "gaussian"
-    decoder_stddev: float = 0.01
+    decoder_stddev: Annotated[float, Range(0, 1e6)] = 0.01
 
     def __post_init__(self) -> None:
-        """Refuses shapes that no network can have."""
-        if self.image_size <= 0 or self.image_size % self.stride:
+        """Refuses values of another type or out of range, and shapes that no network can have."""
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            for place, value, allowed in _faults(hint, getattr(self, name), name):
+                raise InputError(f"{place}={reprlib.repr(value)}: {allowed}")
+        if not 1 <= len(self.encoder_blocks) <= MAX_BLOCKS:
+            raise InputError(
+                f"encoder_blocks: {len(self.encoder_blocks)} blocks; allowed are 1 to {MAX_BLOCKS}"
+            )
+        if self.image_size % self.stride:
             raise InputError(
                 f"image_size={self.image_size}: must be a positive multiple of {self.stride}, "
                 f"for the encoder halves it {self.num_poolings} times"
             )
-        if not 1 <= self.num_labels <= 254:
-            raise InputError(f"num_labels={self.num_labels}: must be 1 to 254 (255 is the ignore label)")
-        for name in ("factors", "classification_units"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be 1 or more")
-        if not 0 <= self.classifier_dropout < 1:
-            raise InputError(f"classifier_dropout={self.classifier_dropout}: must be from 0 to below 1")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
 
     @property
     def num_poolings(self) -> int:
@@ -142,26 +174,53 @@ class ModelConfig:
             origin: File name for the error message.
 
         Raises:
-            InputError: If the text is no JSON object or holds a field that is not known.
+            InputError: If the text is no JSON object, or has a field that is not known, of another type or
+                out of range.
         """
         try:
             values = json.loads(text)
-            values["encoder_blocks"] = tuple(tuple(block) for block in values["encoder_blocks"])
-            values["bgr_mean"] = tuple(values["bgr_mean"])
-            return cls(**values)
-        except (ValueError, TypeError, KeyError) as error:
+            if not isinstance(values, dict):
+                raise ValueError(f"must be an object of fields, found {reprlib.repr(values)}")
+            known = [field.name for field in dataclasses.fields(cls)]
+            if unknown := sorted(set(values) - set(known)):
+                raise ValueError(f"unknown field {unknown[0]!r}; allowed are {', '.join(known)}")
+            for name in ("encoder_blocks", "bgr_mean"):  # Others may be younger than the file.
+                if name not in values:
+                    raise ValueError(f"the field {name} is missing")
+            return cls(**{name: _to_tuple(value) for name, value in values.items()})
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{origin}: not a model configuration of this version: {error}") from error
 
 
-_CHOICES = {
-    "image_fit": ("pad", "stretch"),
-    "encoder_padding": ("zero", "symmetric"),
-    "feature_norm": ("scale", "standardize"),
-    "gating": ("multiplicative", "additive", "concat"),
-    "score_pool": ("max", "mean"),
-    "decoder_input": ("densified", "attention"),
-    "decoder_init": ("gaussian", "he"),
-}
+def _faults(hint: Any, value: Any, place: str) -> Iterator[tuple[str, Any, str]]:
+    """Yields what of a value does not have the annotated type: its place, itself, what is allowed."""
+    plain, allowed = hint, None
+    if get_origin(hint) is Annotated:
+        plain, allowed = get_args(hint)
+    if get_origin(plain) is Literal:
+        if value not in get_args(plain):
+            yield place, value, f"allowed are {', '.join(get_args(plain))}"
+    elif get_origin(plain) is tuple:
+        inner = get_args(plain)
+        wanted = f"{len(inner)} values" if inner[-1] is not ... else "a list"
+        if not isinstance(value, tuple) or (inner[-1] is not ... and len(value) != len(inner)):
+            yield place, value, f"must be {wanted}"
+            return
+        for index, element in enumerate(value):
+            yield from _faults(inner[0 if inner[-1] is ... else index], element, f"{place}[{index}]")
+    elif plain is bool:
+        if not isinstance(value, bool):
+            yield place, value, "must be true or false"
+    else:
+        kind = "a whole number" if plain is int else "a number"
+        numbers = int if plain is int else (int, float)
+        if not isinstance(value, numbers) or isinstance(value, bool) or not allowed.holds(value):
+            yield place, value, f"must be {kind} from {allowed}"
+
+
+def _to_tuple(value: Any) -> Any:
+    return tuple(map(_to_tuple, value)) if isinstance(value, list) else value
+
 
 _OFFICIAL = ModelConfig()
 _PRESETS = {

@@ -262,17 +262,29 @@ def read_model_dir(path: str | os.PathLike[str]) -> ModelDir:
     """
     path = Path(path)
     try:
-        content = json.loads((path / "model.json").read_text())
-        name, config = content["model"], json.dumps(content["config"])
-    except OSError as error:
+        content = json.loads((path / "model.json").read_bytes())
+    except FileNotFoundError as error:
         raise InputError(f"{path}: not a model directory (no model.json); tfseg.train makes one") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}/model.json: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}/model.json: damaged: {error}") from error
+    if not isinstance(content, dict) or not {"model", "config"} <= set(content):
+        raise InputError(f'{path}/model.json: damaged: must be an object with "model" and "config"')
+    name, config = content["model"], json.dumps(content["config"])
     if name not in typing.get_args(ModelName):
         allowed = ", ".join(typing.get_args(ModelName))
         raise InputError(f"{path}/model.json: model {name!r}; allowed are {allowed}")
-    label_map = LabelMap.load(path / "labels.json")
-    return ModelDir(path, name, ModelConfig.from_json(config, f"{path}/model.json"), label_map)
+    label_map, shape = (
+        LabelMap.load(path / "labels.json"),
+        ModelConfig.from_json(config, f"{path}/model.json"),
+    )
+    if label_map.num_labels != shape.num_labels:
+        raise InputError(
+            f"{path}/labels.json: has {label_map.num_labels} labels, the network of model.json "
+            f"{shape.num_labels} (num_labels)"
+        )
+    return ModelDir(path, name, shape, label_map)
 
 
 def load_model(model_dir: str | os.PathLike[str]) -> "keras.Model":

@@ -6,6 +6,7 @@ import keras
 from keras import KerasTensor
 
 from tfseg.config import ModelConfig
+from tfseg.errors import InputError
 from tfseg.layers import MaxPooling2DWithSwitches
 from tfseg.models.encoder import build_encoder, normalize_features
 from tfseg.precision import at_least_float32
@@ -33,7 +34,16 @@ def build_classifier(config: ModelConfig) -> keras.Model:
 
 
 def pool_features(config: ModelConfig, features: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
-    """Scales features `[B, h, w, D]` and pools them: `(pool5, switches5)`, `[B, h/2, w/2, D]` each."""
+    """Scales features `[B, h, w, D]` and pools them: `(pool5, switches5)`, `[B, h/2, w/2, D]` each.
+
+    Raises:
+        InputError: If h is odd.
+    """
+    if config.map_size % 2:
+        raise InputError(
+            f"image_size={config.image_size}: leaves a map of {config.map_size}x{config.map_size}, which "
+            f"this network halves once more; must be a multiple of {2 * config.stride}"
+        )
     scaled = normalize_features(config, features)
     return MaxPooling2DWithSwitches(name="pool5")(scaled)
 

@@ -110,7 +110,8 @@ def _build_gradient_attention(config: ModelConfig) -> keras.Model:
 
 def _bridge(config: ModelConfig, pooled: KerasTensor, score_gradient: KerasTensor) -> KerasTensor:
     """The "few feed-forward layers" of section 6.3, as DecoupledNet has them."""
-    units, kernel = (config.classifier_units or config.feature_channels) // 2, config.classifier_kernel
+    units = max((config.classifier_units or config.feature_channels) // 2, 1)
+    kernel = config.classifier_kernel
     normalize = [
         keras.layers.BatchNormalization(name=f"bn_{name}")(x)
         for name, x in (("features", pooled), ("gradient", score_gradient))
