@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.errors import InputError
 
 if TYPE_CHECKING:
-    from export.client import LocalModel
+    from .client import LocalModel
 
 EXAMPLES = (
     "--export_dir=runs/demo/export --images='photographs/*.jpg' --output_dir=segmented",
@@ -77,7 +78,7 @@ def _run(options: BatchOptions) -> int:
     version_dir = find_saved_model(Path(options.export_dir))
     if version_dir is None:
         raise InputError(
-            f"{options.export_dir}: holds no SavedModel; python -m export.saved_model writes one"
+            f"{options.export_dir}: holds no SavedModel; {called('export.saved_model')} writes one"
         )
     shards = _shards(options)
     waiting = [shard for shard in shards if not _exists(_join(options.output_dir, shard.name("index")))]
@@ -132,7 +133,7 @@ def _segment_fn(version_dir: str, options: BatchOptions) -> Any:
             self._failed = Metrics.counter("tfseg", "failed")
 
         def setup(self) -> None:
-            from export.client import LocalModel
+            from .client import LocalModel
 
             # One model a process, whatever the number of threads.
             self._model = self._shared.acquire(lambda: LocalModel(version_dir))
@@ -146,7 +147,7 @@ def _segment_fn(version_dir: str, options: BatchOptions) -> Any:
 
 
 def _segment_shard(model: "LocalModel", shard: Shard, options: BatchOptions) -> tuple[list[dict], list[dict]]:
-    from export.client import RefusedError, segment
+    from .client import RefusedError, segment
 
     index, errors = [], []
     for batch in _batches(shard, options, errors):
@@ -164,7 +165,7 @@ def _segment_shard(model: "LocalModel", shard: Shard, options: BatchOptions) -> 
 
 def _batches(shard: Shard, options: BatchOptions, errors: list[dict]) -> Iterator[list[tuple[str, bytes]]]:
     """Yields (name, file) in batches; what cannot be read is added to `errors`."""
-    from export.client import ClientError, prepare
+    from .client import ClientError, prepare
 
     batch = []
     for name, data in _files(shard, is_records=bool(options.records)):
@@ -203,7 +204,7 @@ def _files(shard: Shard, is_records: bool) -> Iterator[tuple[str, bytes | Except
 
 
 def _write_result(name: str, result: Any, path: str, output_dir: str) -> dict[str, Any]:
-    from export.client import encode_mask
+    from .client import encode_mask
 
     _write(_join(output_dir, path), encode_mask(result.mask))
     height, width = result.mask.shape
@@ -250,6 +251,6 @@ def _join(folder: str, name: str) -> str:
 
 if __name__ == "__main__":
     # By its own name, which workers can import.
-    from export import batch_predict
+    from . import batch_predict
 
     sys.exit(batch_predict.main())

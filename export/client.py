@@ -208,7 +208,7 @@ class LocalModel:
         if not (folder / "saved_model.pb").is_file():
             folder = max(versions, key=lambda version: int(version.name), default=None)
         if folder is None:
-            raise ClientError(f"{path}: holds no SavedModel; python -m export.saved_model writes one")
+            raise ClientError(f"{path}: holds no SavedModel; export.saved_model of tfseg writes one")
         try:
             import tensorflow as tf
         except ImportError as error:
@@ -479,7 +479,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
             f"--output names one mask, and {len(options.files)} images are given; use --output_dir"
         )
     if options.background_factor is not None:
-        raise ClientError("--background_factor is decided by the export: python -m export.saved_model has it")
+        raise ClientError("--background_factor is decided by the export: export.saved_model of tfseg has it")
     if not options.timeout > 0 or options.batch_size < 1:
         raise ClientError("--timeout must be above 0 and --batch_size 1 or more")
     return options

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from export.signatures import MAX_PROBABILITIES, PADDING, Options
 from tfseg.config import ModelConfig
 from tfseg.data.labels import LabelMap
+
+from .signatures import MAX_PROBABILITIES, PADDING, Options
 
 FILE = "export.json"
 FORMAT = 2

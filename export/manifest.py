@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from tfseg.commands import called
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
@@ -34,7 +35,7 @@ def check(version_dir: Path) -> int:
         listed = json.loads(path.read_text())
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read; this is no whole export of python -m export.saved_model"
+            f"{path}: cannot be read; this is no whole export of {called('export.saved_model')}"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error})") from error

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import contract, manifest, warmup
-from export.signatures import Endpoints, Options
 from tfseg.errors import InputError
 from tfseg.files import sync_directory, write_atomic
 from tfseg.inference.postprocessing import from_square, scale_background
 from tfseg.inference.preprocessing import to_square
 from tfseg.model_dir import ModelDir
+
+from . import contract, manifest, warmup
+from .signatures import Endpoints, Options
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a probability of the reloaded export and of the Keras model."""

@@ -51,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: ExportOptions) -> None:
     """Exports the newest weights and holds the reloaded export to the Keras model."""
-    from export.publish import export_model, next_version
-    from export.signatures import Options
     from tfseg.model_dir import read_model_dir
+
+    from .publish import export_model, next_version
+    from .signatures import Options
 
     directory = read_model_dir(options.model_dir)
     model = directory.load("joint")

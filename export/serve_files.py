@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 
@@ -88,7 +89,7 @@ def _versions(folder: Path) -> dict[int, Path]:
         int(p.parent.name): p.parent for p in folder.glob("*/saved_model.pb") if p.parent.name.isdecimal()
     }
     if not found:
-        raise InputError(f"{folder}: holds no version; python -m export.saved_model writes one")
+        raise InputError(f"{folder}: holds no version; {called('export.saved_model')} writes one")
     return found
 
 

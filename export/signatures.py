@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import decoding
-from export.decoding import Header
-from export.resampling import MAX_SHRINKAGE, from_square, to_square
 from tfseg.config import ModelConfig
 from tfseg.data.labels import LabelMap
 from tfseg.inference.postprocessing import BACKGROUND_FACTOR, THRESHOLD
+
+from . import decoding
+from .decoding import Header
+from .resampling import MAX_SHRINKAGE, from_square, to_square
 
 Tensors = dict[str, tf.Tensor]
 MAX_PROBABILITIES = 2**26

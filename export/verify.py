@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.errors import InputError
 
 if TYPE_CHECKING:
-    from export.warmup import Call
+    from .warmup import Call
 
 EXAMPLES = ("runs/demo/export", "/models/tfseg/7 --tolerance=1e-4")
 MASK_TOLERANCE = 0.001
@@ -62,12 +63,13 @@ def verify(path: Path, tolerance: float = 1e-5) -> dict[str, float]:
     """
     import tensorflow as tf
 
-    from export import manifest, warmup
     from tfseg.model_dir import find_saved_model
+
+    from . import manifest, warmup
 
     version_dir = find_saved_model(path)
     if version_dir is None:
-        raise InputError(f"{path}: holds no SavedModel; python -m export.saved_model writes one")
+        raise InputError(f"{path}: holds no SavedModel; {called('export.saved_model')} writes one")
     manifest.check(version_dir)
     try:
         signatures = tf.saved_model.load(str(version_dir)).signatures

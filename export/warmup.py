@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfseg.commands import called
 from tfseg.errors import InputError
 
 FILE = "tf_serving_warmup_requests"
@@ -94,7 +95,7 @@ def read(version_dir: str | os.PathLike[str]) -> Iterator[Call]:
     """
     path = Path(version_dir) / "assets.extra" / FILE
     if not path.is_file():
-        raise InputError(f"{path}: is missing; export anew with python -m export.saved_model")
+        raise InputError(f"{path}: is missing; export anew with {called('export.saved_model')}")
     try:
         for data in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(data).predict_log

@@ -8,17 +8,18 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from tfrecords.choices import EmptyRegions, Exif, Malformed, Unlisted
-from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
+from .choices import EmptyRegions, Exif, Malformed, Unlisted
+from .pool import default_workers
+
 EXAMPLES = (
     "--annotations=instances_train2017.json --images=train2017 "
-    "--label_map=configs/labels/voc20_coco60.json --split=source_train --output_dir=records",
+    "--label_map=tfseg:labels/voc20_coco60.json --split=source_train --output_dir=records",
     "--annotations=instances_val2017.json --images=val2017 "
-    "--label_map=configs/labels/voc20_coco60.json --split=source_val --output_dir=records --num_shards=4",
+    "--label_map=tfseg:labels/voc20_coco60.json --split=source_val --output_dir=records --num_shards=4",
 )
 
 
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: CocoOptions) -> None:
-    from tfrecords import coco
-    from tfrecords.summary import split_table
+    from . import coco
+    from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     summary = coco.build(

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfrecords.choices import Exif, Malformed, MaskPalette, Unlisted
-from tfrecords.pool import default_workers
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.errors import InputError
 from tfseg.files import require_output_folder
+
+from .choices import Exif, Malformed, MaskPalette, Unlisted
+from .pool import default_workers
 
 EXAMPLES = (
     "--images=photographs --label_map=labels.json --output_dir=records --val_fraction=0.1",
@@ -30,7 +32,7 @@ class FolderOptions:
     """What is built from which folder; each field is a flag."""
 
     images: str = cli.flag("Folder of the images; hidden files are not taken.", exists="folder")
-    label_map: str = cli.flag("Label map (JSON); python -m tfrecords.label_map makes one.", exists="file")
+    label_map: str = cli.flag(f"Label map (JSON); {called('tfrecords.label_map')} makes one.", exists="file")
     output_dir: str = cli.flag("Folder for the shards.")
     domain: Domain = cli.flag("Domain that the images belong to.", default="target")
     csv: str | None = cli.flag(
@@ -90,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: FolderOptions) -> None:
-    from tfrecords import folder
-    from tfrecords.masks import MaskRules, parse_mask_values
-    from tfrecords.summary import split_table
+    from . import folder
+    from .masks import MaskRules, parse_mask_values
+    from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.files import require_output_folder
+
+from .pool import default_workers
 
 EXAMPLES = (
     "--output_dir=synthetic --seed=1",
@@ -46,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(given: SyntheticOptions) -> None:
-    from tfrecords import synthetic, synthetic_folders
-    from tfrecords.synthetic_scenes import SOURCE, TARGET
+    from . import synthetic, synthetic_folders
+    from .synthetic_scenes import SOURCE, TARGET
 
     require_output_folder(given.output_dir, "--output_dir=")
     options = synthetic.Options(

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfrecords.choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
-from tfrecords.pool import default_workers
 from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
+from .choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
+from .pool import default_workers
+
 EXAMPLES = (
-    "--voc_root=VOCdevkit/VOC2012 --split=train_aug --label_map=configs/labels/voc20_coco60.json "
+    "--voc_root=VOCdevkit/VOC2012 --split=train_aug --label_map=tfseg:labels/voc20_coco60.json "
     "--output_dir=records --output_split=target_train",
-    "--voc_root=VOCdevkit/VOC2012 --split=val --label_map=configs/labels/voc20_coco60.json "
+    "--voc_root=VOCdevkit/VOC2012 --split=val --label_map=tfseg:labels/voc20_coco60.json "
     "--output_dir=records --output_split=target_val",
 )
 
@@ -78,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: VocOptions) -> None:
-    from tfrecords import voc
-    from tfrecords.masks import parse_mask_values
-    from tfrecords.summary import split_table
+    from . import voc
+    from .masks import parse_mask_values
+    from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)

@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfrecords.choices import Malformed
 from tfseg.errors import InputError
+
+from .choices import Malformed
 
 MAX_TOLD = 20
 """Of many messages so many are shown."""

@@ -19,18 +19,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.checks import Findings, MalformedError, identifier, is_name, is_number, short
-from tfrecords.checks import count as as_count
-from tfrecords.choices import EmptyRegions, Exif, Malformed, Unlisted
-from tfrecords.coco_masks import Region, check, decode_all, lay
-from tfrecords.image_paths import leaves, locate, missing_hint
-from tfrecords.images import load_image, size_hint
-from tfrecords.masks import encode_mask
-from tfrecords.shards import SplitHead, write_split
 from tfseg.data.labels import DOMAINS, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
 from tfseg.files import read_json
+
+from .checks import Findings, MalformedError, identifier, is_name, is_number, short
+from .checks import count as as_count
+from .choices import EmptyRegions, Exif, Malformed, Unlisted
+from .coco_masks import Region, check, decode_all, lay
+from .image_paths import leaves, locate, missing_hint
+from .images import load_image, size_hint
+from .masks import encode_mask
+from .shards import SplitHead, write_split
 
 
 @dataclass(frozen=True)

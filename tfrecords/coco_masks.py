@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from tfrecords.checks import MalformedError, count, is_number, short, whole
 from tfseg.data.labels import IGNORE_ID
+
+from .checks import MalformedError, count, is_number, short, whole
 
 MAX_RUN_BITS = 35
 """Longest number in a compressed RLE; a longer one would overflow in pycocotools."""

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tfrecords.checks import Findings, MalformedError, is_name
-from tfrecords.choices import Exif, Malformed, Unlisted
-from tfrecords.folder_lists import labels_of, read_rows
-from tfrecords.image_paths import images_in, locate, missing_hint
-from tfrecords.images import load_image
-from tfrecords.masks import MaskRules, encode_mask, mask_values, read_mask
-from tfrecords.pool import run_tasks
-from tfrecords.shards import SplitHead, write_split
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
+
+from .checks import Findings, MalformedError, is_name
+from .choices import Exif, Malformed, Unlisted
+from .folder_lists import labels_of, read_rows
+from .image_paths import images_in, locate, missing_hint
+from .images import load_image
+from .masks import MaskRules, encode_mask, mask_values, read_mask
+from .pool import run_tasks
+from .shards import SplitHead, write_split
 
 
 @dataclass(frozen=True)

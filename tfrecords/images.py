@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfrecords.choices import Exif
 from tfseg.data.images import exif_orientation, open_image, read_image
 from tfseg.data.transform import decode_image
 from tfseg.errors import InputError
+
+from .choices import Exif
 
 FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 """Pillow's names of the formats that records hold, and the records' names. An MPO is JPEGs one by one."""

@@ -126,7 +126,7 @@ def text(label_map: LabelMap) -> str:
 
 
 def _of_coco(path: Path) -> list[str]:
-    from tfrecords.checks import identifier
+    from .checks import identifier
 
     content = read_json(path)
     entries = content.get("categories") if isinstance(content, dict) else None
@@ -144,20 +144,20 @@ def _of_coco(path: Path) -> list[str]:
 
 
 def _of_voc(annotations: Path) -> list[str]:
-    from tfrecords.voc_files import read_objects
+    from .voc_files import read_objects
 
     files = sorted(path for path in annotations.glob("*.xml") if not is_hidden(path.name))
     return _once(sorted({name for path in files for name in read_objects(path)} - {""}))
 
 
 def _of_folders(folder: Path) -> list[str]:
-    from tfrecords.image_paths import images_in
+    from .image_paths import images_in
 
     return _once(file_name.partition("/")[0] for file_name in images_in(folder) if "/" in file_name)
 
 
 def _of_csv(path: Path) -> list[str]:
-    from tfrecords.folder_lists import labels_of, read_rows
+    from .folder_lists import labels_of, read_rows
 
     return _once(sorted({label for _, row in read_rows(path) for label in labels_of(row)}))
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfrecords.choices import MaskPalette
 from tfseg.data.images import open_image
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
+
+from .choices import MaskPalette
 
 _SPECIAL = {"background": BACKGROUND_ID, "ignore": IGNORE_ID}
 

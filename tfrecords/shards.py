@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from tfrecords.checks import MAX_TOLD
-from tfrecords.pool import run_tasks
-from tfrecords.workspace import workspace
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.data.records import FRAME_BYTES, ImageRecord, RecordInfo, index_json, serialize, shard_name
 from tfseg.errors import InputError
 from tfseg.files import require_output_folder, sync_directory
+
+from .checks import MAX_TOLD
+from .pool import run_tasks
+from .workspace import workspace
 
 Item = TypeVar("Item")
 

@@ -18,14 +18,15 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tfrecords import synthetic_scenes, synthetic_shapes
-from tfrecords.pool import run_tasks
-from tfrecords.synthetic_scenes import SOURCE, TARGET, Scene, SceneObject
-from tfrecords.workspace import workspace
 from tfseg.data.labels import IGNORE_ID, Label, LabelMap
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
 from tfseg.files import sync_directory
+
+from . import synthetic_scenes, synthetic_shapes
+from .pool import run_tasks
+from .synthetic_scenes import SOURCE, TARGET, Scene, SceneObject
+from .workspace import workspace
 
 MANIFEST = "synthetic.json"
 CHUNK = 50

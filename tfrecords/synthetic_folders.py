@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from tfrecords.coco_masks import Region, paint
-from tfrecords.synthetic_scenes import SOURCE, TARGET
-from tfrecords.workspace import workspace
+from .coco_masks import Region, paint
+from .synthetic_scenes import SOURCE, TARGET
+from .workspace import workspace
 
 FOLDERS = "folders"
 KNOWN = TARGET[:5]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tfrecords import synthetic_shapes
-from tfrecords.synthetic_shapes import Outline
+from . import synthetic_shapes
+from .synthetic_shapes import Outline
 
 # Objects.
 OBJECT_COUNTS = {1: 0.35, 2: 0.4, 3: 0.25}

@@ -16,10 +16,6 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from tfrecords.images import check_stored
-from tfrecords.masks import check_stored_mask, mask_values
-from tfrecords.pool import run_tasks
-from tfrecords.shards import sha256_of
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.data.records import (
     CHECKSUM_BYTES,
@@ -30,6 +26,11 @@ from tfseg.data.records import (
     frame_damage,
 )
 from tfseg.errors import InputError
+
+from .images import check_stored
+from .masks import check_stored_mask, mask_values
+from .pool import run_tasks
+from .shards import sha256_of
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfrecords.pool import default_workers
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.data.records import finished_splits
 from tfseg.errors import InputError
 from tfseg.files import require_output_folder, write_atomic
 
+from .pool import default_workers
+
 if TYPE_CHECKING:
-    from tfrecords.verification import SplitReport
+    from .verification import SplitReport
 
 EXAMPLES = ("runs/demo/records", "--workers=1 runs/demo/records")
 
@@ -32,7 +34,7 @@ class VerifyOptions:
     def __post_init__(self) -> None:
         """Refuses a call without a folder."""
         if not self.folder:
-            raise InputError("the folder to verify is wanted: python -m tfrecords.verify DIR")
+            raise InputError(f"the folder to verify is wanted: {called('tfrecords.verify')} DIR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: VerifyOptions) -> int:
-    from tfrecords.shards import VERIFY_JSON
-    from tfrecords.verification import unfinished, verify_split
+    from .shards import VERIFY_JSON
+    from .verification import unfinished, verify_split
 
     data_dir = Path(options.folder[0])
     if not data_dir.is_dir():
@@ -69,7 +71,7 @@ def _run(options: VerifyOptions) -> int:
 
 
 def _table(report: "SplitReport") -> str:
-    from tfrecords.summary import class_table
+    from .summary import class_table
 
     lines = [f"split {report.name}: {report.images:,} images read, {report.masks:,} with a mask"]
     if report.sizes:

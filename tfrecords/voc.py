@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrecords.checks import Findings, MalformedError
-from tfrecords.choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
-from tfrecords.images import load_image
-from tfrecords.masks import MaskRules, encode_mask, mask_values, read_mask
-from tfrecords.shards import SplitHead, write_split
-from tfrecords.voc_files import read_list, read_objects
 from tfseg.data.images import SUFFIXES
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
+
+from .checks import Findings, MalformedError
+from .choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
+from .images import load_image
+from .masks import MaskRules, encode_mask, mask_values, read_mask
+from .shards import SplitHead, write_split
+from .voc_files import read_list, read_objects
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG",

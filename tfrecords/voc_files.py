@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tfrecords.checks import MalformedError
 from tfseg.errors import InputError
+
+from .checks import MalformedError
 
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'][^>]*\?>""")
 # What files so declared hold, as browsers read them: the later, wider sets.

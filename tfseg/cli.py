@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from absl import flags
 
+from tfseg.commands import called
 from tfseg.console import quiet
 from tfseg.errors import InputError
+from tfseg.shipped import locate
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -68,7 +70,7 @@ def flag(
         lower: Smallest number that is allowed.
         upper: Largest number that is allowed.
         choices: Words that are allowed, where they are no `Literal`.
-        exists: Whether the path must be there, and as what.
+        exists: Whether the path must be there, and as what; `tfseg:NAME` is a file that ships.
         separator: Of the words of a `tuple[str, ...]`; None for a flag that may be repeated.
     """
     own = {"help": help, "advanced": advanced, "lower": lower, "upper": upper, "choices": choices}
@@ -167,7 +169,7 @@ def parse(options_class: type, argv: Sequence[str], command: str = "") -> Any:
 
 def _parse(options_class: type, argv: Sequence[str], command: str) -> tuple[Any, bool]:
     """Returns the options, and whether `--verbose` was given."""
-    values = flags.FlagValues()
+    values = _FlagValues()
     for one in _declared(options_class):
         one.define(values)
     flags.DEFINE_boolean("verbose", False, "Shows all of TensorFlow's log.", flag_values=values)
@@ -177,6 +179,26 @@ def _parse(options_class: type, argv: Sequence[str], command: str) -> tuple[Any,
         reason = str(error).removeprefix("ERROR:: ")  # absl's own, for a flagfile.
         raise InputError(f"{reason} (--help lists the flags of {command or 'the command'})") from error
     return _build(options_class, values, left), values.verbose
+
+
+class _FlagValues(flags.FlagValues):
+    """Flags of one command."""
+
+    def _get_flag_file_lines(self, filename: str, parsed_file_stack: list[str] | None = None) -> list[str]:
+        # absl comes here for each flagfile, nested ones included; it has no public place for this.
+        return super()._get_flag_file_lines(locate(filename), parsed_file_stack)
+
+
+def expand_flagfiles(words: Sequence[str]) -> list[str]:
+    """Returns flags with the content of flagfiles, nested ones included, in the place of `--flagfile=FILE`.
+
+    Raises:
+        InputError: If a flagfile cannot be read.
+    """
+    try:
+        return _FlagValues().read_flags_from_files(list(words), force_gnu=True)
+    except flags.Error as error:
+        raise InputError(str(error).removeprefix("ERROR:: ")) from error
 
 
 def check_paths(options: Any) -> None:
@@ -237,7 +259,7 @@ def command_line(command: str, options: Any) -> str:
         if "words" in field.metadata
         for word in getattr(options, field.name)
     ]
-    return shlex.join(["python", "-m", command, *flag_lines(options, only_changed=True), *left])
+    return shlex.join([*called(command).split(), *flag_lines(options, only_changed=True), *left])
 
 
 def help_text(command: str, doc: str, options_class: type, examples: Sequence[str] = ()) -> str:
@@ -248,8 +270,8 @@ def help_text(command: str, doc: str, options_class: type, examples: Sequence[st
         for field in dataclasses.fields(options_class)
         if "words" in field.metadata
     )
-    parts = [inspect.cleandoc(doc).split("\n\n")[0], f"\nusage: python -m {command} --FLAG=VALUE ...{taken}"]
-    parts += [f"  python -m {command} {example}" for example in examples]
+    parts = [inspect.cleandoc(doc).split("\n\n")[0], f"\nusage: {called(command)} --FLAG=VALUE ...{taken}"]
+    parts += [f"  {called(command)} {example}" for example in examples]
     for title, chosen in (
         ("required", [one for one in declared if one.required]),
         ("flags", [one for one in declared if not one.required and not one.advanced]),
@@ -257,7 +279,7 @@ def help_text(command: str, doc: str, options_class: type, examples: Sequence[st
     ):
         if chosen:
             parts += [f"\n{title}:", *(one.describe() for one in chosen)]
-    parts.append("\n--flagfile=FILE reads flags from a file, one a line.")
+    parts.append("\n--flagfile=FILE reads flags from a file, one a line; tfseg:NAME is one that ships.")
     return "\n".join([*parts, "--verbose shows all of TensorFlow's log."])
 
 
@@ -296,6 +318,8 @@ class _Flag:
 
     def convert(self, value: Any) -> Any:
         """Brings what absl parsed to the field's type."""
+        if self.exists and value is not None:
+            value = locate(value)
         if value is None or self.type not in (tuple, Path):
             return value
         return self.type(value)

@@ -22,7 +22,7 @@ from tfseg.model_dir import Export, ModelDir, find_model
 
 EXAMPLES = (
     "--model_dir=runs/demo/model --data_dir=runs/demo/records --labels=ground_truth",
-    "--flagfile=configs/official/evaluate.cfg --model_dir=DIR --data_dir=DIR",
+    "--flagfile=tfseg:official/evaluate.cfg --model_dir=DIR --data_dir=DIR",
 )
 
 

@@ -30,7 +30,7 @@ class ImportOptions:
     output: str = cli.flag("Model directory to write, new.")
     label_map: str | None = cli.flag(
         "JSON file of the labels, ids in the order of the network's one-hot input; without it, "
-        "configs/labels/voc20_coco60.json where the network has 80, else label_1, label_2, ...",
+        "tfseg:labels/voc20_coco60.json where the network has 80, else label_1, label_2, ...",
         default=None,
         exists="file",
     )

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tfseg.commands import called
 from tfseg.config import BGR_MEAN_INFERENCE, CLASSIFIER_STAGES, STAGES, ModelConfig, ModelName
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
@@ -128,7 +129,7 @@ class ModelDir:
         saved = saved_checkpoints(self.path / stage)
         if not saved:
             raise InputError(
-                f"{self.path / stage}: holds no checkpoint; run python -m tfseg.train --stage={stage} "
+                f"{self.path / stage}: holds no checkpoint; run {called('tfseg.train')} --stage={stage} "
                 f"--model_dir={self.path} first"
             )
         if checkpoint is None:

@@ -10,8 +10,8 @@ from tfseg import cli
 from tfseg.training.options import TrainingOptions
 
 EXAMPLES = (
-    "--flagfile=configs/demo/encoder.cfg --data_dir=runs/demo/records --model_dir=runs/mine",
-    "--flagfile=configs/demo/joint.cfg --data_dir=runs/demo/records --model_dir=runs/mine --steps=2000",
+    "--flagfile=tfseg:demo/encoder.cfg --data_dir=runs/demo/records --model_dir=runs/mine",
+    "--flagfile=tfseg:demo/joint.cfg --data_dir=runs/demo/records --model_dir=runs/mine --steps=2000",
 )
 
 

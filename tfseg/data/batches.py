@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from tfseg.commands import called
 from tfseg.data.bad_records import BadRecords, RecordError
 from tfseg.data.examples import read_example, record_name
 from tfseg.data.images import open_image
@@ -171,7 +172,7 @@ def explain_failure(
         split = stream.split
         for position in range(step * share, (step + 8) * share):
             pair = stream.at(position)
-            advice = f"run python -m tfrecords.verify {split.data_dir}"
+            advice = f"run {called('tfrecords.verify')} {split.data_dir}"
             try:
                 found = _fault(split, pair, split.read(pair.index))
             except InputError as error:

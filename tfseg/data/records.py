@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 
+from tfseg.commands import called
 from tfseg.data.bad_records import RecordError
 from tfseg.data.labels import DOMAINS, LabelMap
 from tfseg.errors import InputError
@@ -300,7 +301,7 @@ class Split:
             raise RecordError(
                 "damaged bytes",
                 f"{where}: {damage}; build the split again "
-                f"(python -m tfrecords.verify {self.data_dir} lists all damage)",
+                f"({called('tfrecords.verify')} {self.data_dir} lists all damage)",
             )
         return frame[HEADER_BYTES:-CHECKSUM_BYTES]
 

@@ -20,8 +20,9 @@ from tfseg.importers.caffe_classifier import (
 )
 from tfseg.model_dir import ModelDir, save_model_dir
 from tfseg.models import build_classifier, build_transfernet
+from tfseg.shipped import locate
 
-_LABELS = Path(__file__).parents[2] / "configs" / "labels" / "voc20_coco60.json"
+_LABELS = "tfseg:labels/voc20_coco60.json"
 
 
 def import_model_dir(caffemodels: Sequence[str], output_dir: str, label_map_file: str | None = None) -> None:
@@ -93,10 +94,10 @@ def _save_whole(directory: ModelDir, networks: dict[str, keras.Model]) -> None:
 
 def _label_map(path: str | None, num_labels: int) -> LabelMap:
     """Reads the label map, or makes one where the shipped one does not fit."""
-    if path is None and (num_labels != 80 or not _LABELS.exists()):
+    if path is None and num_labels != 80:
         labels = (Label(i, f"label_{i}", "target") for i in range(1, num_labels + 1))
         return LabelMap("unnamed", tuple(labels))
-    label_map = LabelMap.load(path or _LABELS)
+    label_map = LabelMap.load(locate(path or _LABELS))
     if label_map.num_labels != num_labels:
         raise InputError(f"--label_map={path}: has {label_map.num_labels} labels, the network {num_labels}")
     return label_map

@@ -17,7 +17,7 @@ SHARED = "shared"
 TITLES = {"predicted": "TransferNet", "ground_truth": "TransferNet-GT"}
 EXAMPLES = (
     "--data_dir=runs/demo/records --output_dir=runs/figure4",
-    "--data_dir=DIR --output_dir=DIR --recipes=configs/paper --percent=1,100 --subsets=3",
+    "--data_dir=DIR --output_dir=DIR --recipes=tfseg:paper --percent=1,100 --subsets=3",
 )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from tfseg import cli
 from tfseg.config import STAGES
 from tfseg.errors import InputError
-from tfseg.paper.runner import Job, expand_flagfiles
+from tfseg.paper.runner import Job
+from tfseg.shipped import locate
 
 METHODS = {"transfernet": "TransferNet", "decouplednet": "DecoupledNet", "baselinenet": "BaselineNet"}
 """Names of `--model`, and what the paper calls them."""
@@ -25,7 +26,7 @@ class ExperimentOptions:
 
     data_dir: str = cli.flag("Directory of the records.", exists="folder")
     output_dir: str = cli.flag("Takes runs/, jobs/ and the tables.")
-    recipes: str = cli.flag("Folder of flagfiles, STAGE[-MODEL].cfg.", default="configs/demo")
+    recipes: str = cli.flag("Folder of flagfiles, STAGE[-MODEL].cfg.", default="tfseg:demo")
     split: str = cli.flag("Records to evaluate; they need masks.", default="target_val")
     encoder_weights: str | None = cli.flag(
         "Where the first stage's encoder starts, as tfseg.train takes it; without it, as the recipe says.",
@@ -55,7 +56,7 @@ class Recipes:
             InputError: If a flagfile in it cannot be read.
         """
         path = self.find(stage, model)
-        words = expand_flagfiles([f"--flagfile={path}"]) if path else []
+        words = cli.expand_flagfiles([f"--flagfile={path}"]) if path else []
         found = [word.removeprefix("--steps=") for word in words if word.startswith("--steps=")]
         return int(found[-1]) if found else None
 
@@ -114,7 +115,7 @@ class Plan:
         return cls(
             Path(options.data_dir),
             options.split,
-            Recipes(Path(options.recipes)),
+            Recipes(Path(locate(options.recipes))),
             Path(options.output_dir) / "runs",
             options.encoder_weights,
             digest.hexdigest(),

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference import pictures
@@ -265,7 +266,7 @@ def check_export(export_dir: Path, segmenter: "Segmenter", image: np.ndarray, la
 
     path = find_saved_model(export_dir)
     if path is None:
-        raise InputError(f"{export_dir}: holds no SavedModel; python -m export.saved_model writes one")
+        raise InputError(f"{export_dir}: holds no SavedModel; {called('export.saved_model')} writes one")
     from_export = Segmenter.load(path)
     if from_export.label_map != segmenter.label_map:
         raise InputError(f"{path}: was exported with another label map than that of the model")

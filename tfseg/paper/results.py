@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tfseg.commands import called
 from tfseg.config import STAGES
 from tfseg.errors import InputError
 
@@ -32,7 +33,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; python -m tfseg.evaluate writes it") from error
+        raise InputError(f"{path}: {error.strerror}; {called('tfseg.evaluate')} writes it") from error
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     missing = {"miou", "iou", "labels", "method", "split", "command", "weights"} - set(metrics)

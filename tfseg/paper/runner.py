@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
-from tfseg.errors import InputError
+from tfseg.cli import expand_flagfiles
 from tfseg.files import write_atomic
 
 _POLL_SECONDS = 0.5
@@ -188,18 +186,6 @@ class Runner:
         overall = sum(self.seconds.values()) / len(self.seconds)
         means = {kind: sum(values) / len(values) for kind, values in by_kind.items()}
         return sum(means.get(job.kind, overall) for job in waiting)
-
-
-def expand_flagfiles(words: Sequence[str]) -> list[str]:
-    """Returns flags with the content of flagfiles, nested ones included, in the place of `--flagfile=FILE`.
-
-    Raises:
-        InputError: If a flagfile cannot be read.
-    """
-    try:
-        return flags.FlagValues().read_flags_from_files(list(words), force_gnu=True)
-    except flags.Error as error:
-        raise InputError(str(error)) from error
 
 
 def format_seconds(seconds: float | None) -> str:

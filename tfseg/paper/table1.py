@@ -18,7 +18,7 @@ ATTENTION_ROW = "Attention-GT, thresholded"
 """The control: the best of all thresholds of both maps."""
 EXAMPLES = (
     "--data_dir=runs/demo/records --output_dir=runs/table1",
-    "--data_dir=DIR --output_dir=DIR --recipes=configs/paper --seeds=1 --methods=transfernet --crf=none",
+    "--data_dir=DIR --output_dir=DIR --recipes=tfseg:paper --seeds=1 --methods=transfernet --crf=none",
 )
 
 

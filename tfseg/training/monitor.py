@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg import cli
+from tfseg.commands import called
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
 from tfseg.files import write_atomic
@@ -77,7 +78,7 @@ class Monitor:
         if not math.isfinite(values["loss"]):
             raise InputError(
                 f"the loss is {values['loss']} at step {step} ({values}); nothing of this update was saved. "
-                "Lower --learning_rate, or look for damaged records with python -m tfrecords.verify"
+                f"Lower --learning_rate, or look for damaged records with {called('tfrecords.verify')}"
             )
         self._log.write(json.dumps({"step": step, **values}) + "\n")
         if step % self._summary_every == 0:
