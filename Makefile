@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-own-data test-compat test-consumers serve-smoke soak lock lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-install test-compat test-consumers serve-smoke soak lock lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -20,6 +20,13 @@ test: venv
 # Follows docs/own_data.md, shortened; one to four minutes.
 test-own-data: venv
 	TFSEG_OWN_DATA=1 $(PY) -m pytest tests/test_own_data.py
+
+# The same page by the console script of the wheel, installed with its dependencies.
+test-install: venv
+	rm -rf .venv-install && $(PY) -m venv .venv-install
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv-install/wheel .
+	.venv-install/bin/python -m pip install --quiet --disable-pip-version-check .venv-install/wheel/tfseg-*.whl
+	TFSEG_OWN_DATA=$(CURDIR)/.venv-install/bin/tfseg $(PY) -m pytest tests/test_own_data.py
 
 # Environments beside the main one (tensorflow-addons with TensorFlow 2.15; PyTorch); they need Python 3.11.
 test-compat: venv .venv-tfa/installed .venv-torch/installed

@@ -25,7 +25,7 @@ def _read(options_class, argv, paths):
     for path in paths:
         file = path if Path(path).is_absolute() else REPOSITORY / path
         try:
-            with contextlib.chdir("/"):  # Flagfiles name others by `tfseg:`, so that they can be read anywhere.
+            with contextlib.chdir("/"):  # They name each other by `tfseg:`, so any folder will do.
                 options = cli.parse(options_class, [*argv, f"--flagfile={file}"])
         except InputError as error:
             read[path] = {"error": str(error)}
