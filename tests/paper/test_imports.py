@@ -12,7 +12,7 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            yield node.module or ""  # `from . import name` has none.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
