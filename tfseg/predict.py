@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference.options import CrfOptions, SegmenterOptions
 
 if TYPE_CHECKING:
-    from tfseg.data.labels import LabelMap
-    from tfseg.inference.segmenter import Segmentation
+    from tfseg.inference.segmentation import Segmentation
 
 # TensorFlow is imported by `_run`: the CRF's processes import this module too, and need none of it.
 
-_CELL = 240  # Pixels of an image in a picture of its attention.
 SOME_FAILED = 1
 """Exit status when images could not be read; all others were segmented."""
 
@@ -47,7 +47,7 @@ class PredictionOptions:
         default=(),
     )
     overlays: bool = cli.flag("Write overlays/NAME.png: image, tint, contour, legend.", default=True)
-    attention: bool = cli.flag("Write attention/NAME.png: a^l and s^l of each label.", default=True)
+    attention: bool = cli.flag("Write attention/NAME.png: maps and mask of each label.", default=True)
     batch_size: int = cli.flag("Images, and (image, label) pairs, at once.", default=8, lower=1)
     segmenter: SegmenterOptions = cli.group(SegmenterOptions)
     crf: CrfOptions = cli.group(CrfOptions)
@@ -90,8 +90,8 @@ def _run(options: PredictionOptions) -> int:
                     bar.write(f"error: {result}", file=sys.stderr)
                     report.append({"file": str(file), "error": str(result)})
                 else:
-                    _write(options, output_dir, name, result, segmenter.label_map)
-                    report.append(_summary(file, name, result, segmenter.label_map))
+                    _write(options, output_dir, name, result)
+                    report.append(_summary(file, name, result))
                 bar.update()
     finally:
         if report:  # Also after Ctrl-C: what was segmented stays described.
@@ -102,45 +102,24 @@ def _run(options: PredictionOptions) -> int:
     return SOME_FAILED if failed else 0
 
 
-def _write(
-    options: PredictionOptions,
-    output_dir: Path,
-    name: str,
-    result: "Segmentation",
-    label_map: "LabelMap",
-) -> None:
-    from tfseg.data.voc_colors import save_indexed_png
-    from tfseg.inference import pictures
+def _write(options: PredictionOptions, output_dir: Path, name: str, result: "Segmentation") -> None:
+    from tfseg.inference.pictures import encode_png
 
-    save_indexed_png(output_dir / "masks" / f"{name}.png", result.label_map)
+    result.save(output_dir / "masks" / f"{name}.png")
     if options.overlays:
-        entries = pictures.legend_entries(label_map, result.labels, result.label_map)
-        drawn = pictures.legend(pictures.overlay(result.image, result.label_map), entries)
-        write_atomic(output_dir / "overlays" / f"{name}.png", pictures.encode_png(drawn))
+        write_atomic(output_dir / "overlays" / f"{name}.png", encode_png(np.asarray(result.overlay())))
     if options.attention and result.attention is not None and result.labels:
-        image = pictures.fit(result.image, _CELL)
-        rows = [
-            [
-                pictures.Cell(drawn)
-                for drawn in (image, *(pictures.heat(image, m, fit=result.image_fit) for m in maps))
-            ]
-            for maps in zip(result.attention, result.densified, strict=True)
-        ]
-        row_titles = [label_map.label(label).name for label in result.labels]
-        titles = ["image", "attention a", "densified s"]
-        drawn = pictures.sheet(rows, titles, row_titles)
-        write_atomic(output_dir / "attention" / f"{name}.png", pictures.encode_png(drawn))
+        write_atomic(output_dir / "attention" / f"{name}.png", encode_png(np.asarray(result.plot())))
 
 
-def _summary(file: Path, name: str, result: "Segmentation", label_map: "LabelMap") -> dict:
-    pixels = {label_map.label(label).name: int((result.label_map == label).sum()) for label in result.labels}
+def _summary(file: Path, name: str, result: "Segmentation") -> dict:
+    named = list(zip(result.labels, result.names, strict=True))
+    pixels = {name: int((result.label_map == label).sum()) for label, name in named}
     height, width = result.label_map.shape
     summary = {"file": str(file), "name": name, "height": height, "width": width, "pixels": pixels}
     if result.label_probabilities is not None:
-        summary["label_probabilities"] = {
-            label_map.label(label).name: round(float(result.label_probabilities[label - 1]), 4)
-            for label in result.labels
-        }
+        scores = result.label_probabilities
+        summary["label_probabilities"] = {name: round(float(scores[label - 1]), 4) for label, name in named}
     return summary
 
 

@@ -135,7 +135,7 @@ def test_ctrl_c_keeps_what_was_segmented(model_dir, folder, tmp_path, predict, m
     """The pictures of two images are written when the third is interrupted: so is their description."""
     written = []
 
-    def write(options, output_dir, name, result, label_map):
+    def write(options, output_dir, name, result):
         written.append(name)
         if len(written) == 3:
             raise KeyboardInterrupt

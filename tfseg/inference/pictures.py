@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
+from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.data.voc_colors import palette
 from tfseg.inference.postprocessing import from_square
 from tfseg.inference.preprocessing import ImageFit
@@ -126,15 +126,6 @@ def legend(
         draw.rectangle((x, y, x + size - 1, y + size - 1), fill=color, outline=_INK)
         draw.text((x + size + gap, y + size / 2), text, fill=_INK, font=font, anchor="lm")
     return np.concatenate([picture, np.asarray(strip)])
-
-
-def legend_entries(label_map: LabelMap, labels: Sequence[int], mask: np.ndarray) -> list[tuple[int, str]]:
-    """Returns what `legend` takes: names of labels with their share of the image."""
-    entries = []
-    for label in labels:
-        share = 100 * float((mask == label).mean())
-        entries.append((label, f"{label_map.label(label).name} {share:.1f} %"))
-    return entries
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,47 +19,14 @@ from tfseg.inference.crf import CrfParameters
 from tfseg.inference.networks import KerasNetwork, Network, PairMaps, SavedModelNetwork
 from tfseg.inference.options import SegmenterOptions
 from tfseg.inference.postprocessing import from_square, merge, predicted_labels, scale_background
-from tfseg.inference.preprocessing import ImageFit, to_square
+from tfseg.inference.preprocessing import to_square
+from tfseg.inference.segmentation import Segmentation
 from tfseg.inference.streams import batches, ordered_map
 from tfseg.model_dir import ModelDir, find_model
 
 _READERS = 4
 
 Labels = Sequence[int | str] | int | str
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmentation:
-    """What was found in one image of H x W pixels.
-
-    ```python
-    result = Segmenter.load("model").segment("cat.jpg")
-    cat = result.probabilities[result.labels.index(8)]
-    ```
-
-    Attributes:
-        image: uint8 `[H, W, 3]`, the image as it was read.
-        label_map: uint8 `[H, W]`, label ids, 0 where background.
-        labels: The K labels that were looked for.
-        probabilities: float32 `[K, H, W]`, foreground probability of each label after
-            `scale_background`, before any CRF.
-        foreground: bool `[K, H, W]`, each label's foreground by the CRF; None without one.
-        attention: float32 `[K, h, w]`, a of equation (3) over the network's square; None from a
-            SavedModel, which does not tell.
-        densified: float32 `[K, h, w]`, s of equation (7), as `attention`.
-        label_probabilities: float32 `[L]`, the classifier's; None where labels were given.
-        image_fit: How the image became that square, see `ModelConfig`.
-    """
-
-    image: np.ndarray
-    label_map: np.ndarray
-    labels: tuple[int, ...]
-    probabilities: np.ndarray
-    foreground: np.ndarray | None
-    attention: np.ndarray | None
-    densified: np.ndarray | None
-    label_probabilities: np.ndarray | None
-    image_fit: ImageFit = "pad"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +120,15 @@ class Segmenter:
             wanted.require_unchanged_network(found.path)
             network = SavedModelNetwork(found.path)
         return cls(network, found.label_map, **options)
+
+    def __repr__(self) -> str:
+        size, found = self._network.image_size, self.label_map
+        targets = len(found.ids("target"))
+        predicts = "predicts labels" if self.can_predict_labels else "labels must be given"
+        return (
+            f"Segmenter({size}x{size} pixels, {found.num_labels} labels of {found.name} ({targets} target), "
+            f"{predicts})"
+        )
 
     @property
     def can_predict_labels(self) -> bool:
@@ -295,6 +271,7 @@ class Segmenter:
             image=output.image,
             label_map=merge(probabilities, output.labels, foreground),
             labels=output.labels,
+            names=tuple(self.label_map.label(label).name for label in output.labels),
             probabilities=probabilities,
             foreground=foreground,
             attention=output.maps.attention,
