@@ -251,3 +251,35 @@ def test_clicks_in_a_browser(browser, tmp_path):
         refused = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
         assert len(refused) == 1 and "400" in refused[0]
     assert iou(mask == 1, np.asarray(Image.open(saved)) == 1) > 0.5
+
+
+def drag(browser, x, y, *files):
+    """Drags files to a place of the page and drops them, by events of the browser itself."""
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver"):
+        browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": x, "y": y, "data": data})
+    over = browser.find_element("id", "drop").get_attribute("class")
+    browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": "drop", "x": x, "y": y, "data": data})
+    return over
+
+
+def middle(element):
+    place = element.rect
+    return place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+
+
+def test_a_dropped_image_is_segmented(browser, tmp_path):
+    image, _ = draw(120, 200)
+    (tmp_path / "first.png").write_bytes(png(image))
+    (tmp_path / "second.png").write_bytes(png(image[:60]))
+    with served(LABEL_MAP, image_size=96, map_size=12) as (server, network):
+        browser.get(server.url)
+        wait_for(browser, lambda b: b.find_element("id", "run").is_enabled())
+        assert drag(browser, *middle(browser.find_element("id", "drop")), tmp_path / "first.png") == "over"
+        wait_for(browser, lambda b: b.find_elements("css selector", ".share"))
+        assert browser.find_element("id", "name").text == "first.png, 200 x 120 pixels"
+        assert browser.find_element("id", "drop").get_attribute("class") == ""
+        # Beside the field too: a browser would leave the page to show the file.
+        drag(browser, *middle(browser.find_element("id", "title")), tmp_path / "second.png")
+        wait_for(browser, lambda b: b.find_element("id", "name").text == "second.png, 200 x 60 pixels")
+        assert browser.current_url == server.url and network.encoded_images == 2

@@ -128,11 +128,11 @@ get("filter").addEventListener("input", (event) => {
   const text = event.target.value.toLowerCase();
   for (const line of get("labels").children) line.hidden = !line.textContent.toLowerCase().includes(text);
 });
-const drop = get("drop");
+// Anywhere on the page: a browser leaves it for a file that is dropped beside the field.
 for (const kind of ["dragover", "dragleave", "drop"]) {
-  drop.addEventListener(kind, (event) => {
+  document.addEventListener(kind, (event) => {
     event.preventDefault();
-    drop.classList.toggle("over", kind === "dragover");
+    get("drop").classList.toggle("over", kind === "dragover");
     if (kind === "drop") take(event.dataTransfer.files);
   });
 }
