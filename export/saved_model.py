@@ -21,6 +21,10 @@ class ExportOptions:
 
     model_dir: str = cli.flag("Model directory of tfseg.train.", exists="folder")
     output_dir: str = cli.flag("Directory of the versions, one folder each.")
+    checkpoint: int | None = cli.flag(
+        "Exports the weights after this update instead of the newest, where --keep_checkpoints kept them.",
+        default=None,
+    )
     version: int = cli.flag("Number of the version; 0: the next one.", default=0, lower=0)
     weights_dtype: Literal["float32", "float16"] = cli.flag(
         "How weights are stored; float16 halves the size, the graph computes in float32.", default="float32"
@@ -50,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: ExportOptions) -> None:
-    """Exports the newest weights and holds the reloaded export to the Keras model."""
+    """Exports the weights and holds the reloaded export to the Keras model."""
     from tfseg.model_dir import read_model_dir
 
     from .publish import export_model, next_version
     from .signatures import Options
 
     directory = read_model_dir(options.model_dir)
-    model = directory.load("joint")
+    model = directory.load("joint", options.checkpoint)
     classifier = directory.load_classifier()
     output_dir = Path(options.output_dir)
     version_dir = output_dir / str(options.version or next_version(output_dir))

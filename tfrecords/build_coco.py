@@ -12,8 +12,8 @@ from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
-from .choices import EmptyRegions, Exif, Malformed, Unlisted
-from .pool import default_workers
+from .choices import EmptyRegions, Unlisted
+from .options import BuilderOptions
 
 EXAMPLES = (
     "--annotations=instances_train2017.json --images=train2017 "
@@ -33,7 +33,6 @@ class CocoOptions:
     split: str = cli.flag("Name of the split to write.")
     output_dir: str = cli.flag("Folder for the shards.")
     domain: Domain = cli.flag("Domain that the images belong to.", default="source")
-    num_shards: int = cli.flag("Shards to write; 0: one per 128 images.", default=0)
     exclude_target_images: bool = cli.flag(
         "Drop each image with an annotation, crowd included, of a category of the other domain. If false "
         "such images are kept, and the pixels of those categories are 255 (ignored).",
@@ -49,22 +48,12 @@ class CocoOptions:
         "leave them out.",
         default="error",
     )
-    malformed: Malformed = cli.flag(
-        "Malformed annotations, and images that are missing or damaged: refuse the file and tell them all, "
-        "or leave them out, counted.",
-        default="fail",
-    )
-    exif: Exif = cli.flag(
-        "Images that EXIF says to turn: refuse them, turn them upright (they were annotated as viewers show "
-        "them), or leave them as stored.",
-        default="error",
-    )
     empty_regions: EmptyRegions = cli.flag(
         "Categories of which an image has no pixel (polygons outside, or of no area): no label, or a label.",
         default="drop",
         advanced=True,
     )
-    workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+    builder: BuilderOptions = cli.group(BuilderOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,14 +75,14 @@ def _run(options: CocoOptions) -> None:
             exclude_other=options.exclude_target_images,
             min_area=options.min_area,
             unlisted=options.unlisted,
-            malformed=options.malformed,
-            exif=options.exif,
+            malformed=options.builder.malformed,
+            exif=options.builder.exif,
             empty_regions=options.empty_regions,
         ),
         split=options.split,
         output_dir=options.output_dir,
-        num_shards=options.num_shards,
-        workers=options.workers,
+        num_shards=options.builder.num_shards,
+        workers=options.builder.workers,
     )
     print(split_table(summary))
 

@@ -16,8 +16,8 @@ from tfseg.data.labels import Domain, LabelMap
 from tfseg.errors import InputError
 from tfseg.files import require_output_folder
 
-from .choices import Exif, Malformed, MaskPalette, Unlisted
-from .pool import default_workers
+from .choices import Exif, MaskPalette, Unlisted
+from .options import BuilderOptions
 
 EXAMPLES = (
     "--images=photographs --label_map=labels.json --output_dir=records --val_fraction=0.1",
@@ -67,18 +67,12 @@ class FolderOptions:
         "images without another.",
         default="error",
     )
-    malformed: Malformed = cli.flag(
-        "Malformed rows, missing masks, and images that are missing or damaged: refuse and tell them all, or "
-        "leave them out, counted.",
-        default="fail",
-    )
     exif: Exif | None = cli.flag(
         "Images that EXIF says to turn: refuse them, turn them upright, or leave them as stored; without the "
         "flag apply, and error with --masks.",
         default=None,
     )
-    num_shards: int = cli.flag("Shards of a split; 0: one per 128 images.", default=0)
-    workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+    builder: BuilderOptions = cli.group(BuilderOptions, skip=("exif",))
 
     def __post_init__(self) -> None:
         """Refuses flags that do not go together."""
@@ -107,7 +101,7 @@ def _run(options: FolderOptions) -> None:
         masks=Path(options.masks) if options.masks else None,
         mask_rules=MaskRules(label_map.ids(options.domain), values, options.mask_palette),
         unlisted=options.unlisted,
-        malformed=options.malformed,
+        malformed=options.builder.malformed,
         exif=options.exif or ("error" if options.masks else "apply"),
     )
     summaries = folder.build(
@@ -117,8 +111,8 @@ def _run(options: FolderOptions) -> None:
         val_split=options.val_split or f"{options.domain}_val",
         val_fraction=options.val_fraction,
         split_seed=options.split_seed,
-        num_shards=options.num_shards,
-        workers=options.workers,
+        num_shards=options.builder.num_shards,
+        workers=options.builder.workers,
     )
     print("\n\n".join(split_table(summary) for summary in summaries))
 

@@ -12,8 +12,8 @@ from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
-from .choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
-from .pool import default_workers
+from .choices import LabelsFrom, MaskIds, MaskPalette, Unlisted
+from .options import BuilderOptions
 
 EXAMPLES = (
     "--voc_root=VOCdevkit/VOC2012 --split=train_aug --label_map=tfseg:labels/voc20_coco60.json "
@@ -59,18 +59,7 @@ class VocOptions:
         "indices, but VOC's colours in another order are refused.",
         default="auto",
     )
-    malformed: Malformed = cli.flag(
-        "Malformed annotations, and images that are missing or damaged: refuse and tell them all, or leave "
-        "them out, counted.",
-        default="fail",
-    )
-    exif: Exif = cli.flag(
-        "Images that EXIF says to turn: refuse them, turn them upright (they were annotated as viewers show "
-        "them), or leave them as stored.",
-        default="error",
-    )
-    num_shards: int = cli.flag("Shards to write; 0: one per 128 images.", default=0)
-    workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+    builder: BuilderOptions = cli.group(BuilderOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +81,8 @@ def _run(options: VocOptions) -> None:
         masks=options.masks,
         labels_from=options.labels_from,
         unlisted=options.unlisted,
-        malformed=options.malformed,
-        exif=options.exif,
+        malformed=options.builder.malformed,
+        exif=options.builder.exif,
         mask_ids=options.mask_ids,
         mask_values=parse_mask_values(options.mask_values, label_map, options.domain),
         mask_palette=options.mask_palette,
@@ -103,8 +92,8 @@ def _run(options: VocOptions) -> None:
         split=options.split,
         output_dir=options.output_dir,
         output_split=options.output_split,
-        num_shards=options.num_shards,
-        workers=options.workers,
+        num_shards=options.builder.num_shards,
+        workers=options.builder.workers,
     )
     print(split_table(summary))
 

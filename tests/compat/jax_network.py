@@ -20,7 +20,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 from tfseg.config import preset  # noqa: E402
-from tfseg.layers import MaxPooling2DWithSwitches, MaxUnpooling2D  # noqa: E402
+from tfseg.layers import LabelOneHot, MaxPooling2DWithSwitches, MaxUnpooling2D  # noqa: E402
 from tfseg.losses import label_cross_entropy, mask_cross_entropy  # noqa: E402
 from tfseg.models.transfernet import build_transfernet  # noqa: E402
 
@@ -43,6 +43,7 @@ def main(source: str, target: str) -> None:
     results["unpooled"] = np.asarray(jax.jit(unpool)((pooled, switches)))
     gradient = jax.grad(lambda x: (pool(x)[0] * data["upstream"]).sum())(data["maps"])
     results["pool_gradient"] = np.asarray(gradient)
+    results["one_hot"] = np.asarray(jax.jit(LabelOneHot(3))(np.array([2, 0, 4], np.int32)))
     np.savez(target, **results)
 
 

@@ -65,3 +65,4 @@ def test_jax_gives_the_numbers_of_tensorflow(tmp_path):
     np.testing.assert_array_equal(results["switches"], switches)
     np.testing.assert_array_equal(results["unpooled"], unpool((pooled, switches)))
     np.testing.assert_array_equal(results["pool_gradient"], unpool((data["upstream"], switches)))
+    np.testing.assert_array_equal(results["one_hot"], [[0, 1, 0], [np.nan] * 3, [np.nan] * 3])

@@ -175,7 +175,8 @@ def test_every_flipped_bit_of_a_record_is_found(split_copy):
     ("field", "value", "message"),
     [
         ("labels", [1], r"labels \[1\]: must be ascending ids of the source domain"),
-        ("labels", [99], "labels"),
+        ("labels", [10, 21], "label id 21: the label map has the ids 1 to 20; build the split again"),
+        ("labels", [0], "label id 0: the label map has the ids 1 to 20"),
         ("labels", [12, 10], "labels"),
         ("labels", [12, 12], "labels"),
         ("offset", 10**12, "ends at byte 10000000.* of a shard of"),

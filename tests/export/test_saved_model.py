@@ -1,5 +1,6 @@
 """The graph of an export: what TensorFlow Serving can run, for each network."""
 
+import in_process
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +9,7 @@ from PIL import Image
 from small_export import CONFIG, LABEL_MAP, make_network
 from tensorflow.core.protobuf import saved_model_pb2
 
+from export import saved_model
 from export.publish import export_model
 from tfseg.inference.networks import KerasNetwork
 from tfseg.inference.segmenter import Segmenter
@@ -86,3 +88,28 @@ def test_the_segmenter_takes_an_export_for_its_model(exported):
         for one, other in zip(ours, theirs, strict=True):
             assert one.labels == other.labels
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-5)
+
+
+def test_an_older_checkpoint_can_be_chosen(tmp_path):
+    directory = ModelDir(tmp_path / "model", "transfernet", CONFIG, LABEL_MAP)
+    directory.save()
+    older, newer = make_network(seed=1), make_network(seed=2)
+    for number, network in ((5, older), (6, newer)):
+        checkpoint = tf.train.Checkpoint(model=network)
+        manager = tf.train.CheckpointManager(checkpoint, directory.path / "joint", max_to_keep=None)
+        manager.save(checkpoint_number=number)
+    words = [f"--model_dir={directory.path}", f"--output_dir={tmp_path / 'out'}"]
+    ran = in_process.call(saved_model.main, *words, "--checkpoint=5")
+    assert ran.returncode == 0, ran.stderr
+    image = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
+    exported, old, new = (
+        segmenter.segment(image, [1]).probabilities
+        for segmenter in (
+            Segmenter.load(tmp_path / "out/1"),
+            *(Segmenter(KerasNetwork(network), LABEL_MAP) for network in (older, newer)),
+        )
+    )
+    np.testing.assert_allclose(exported, old, atol=1e-5)
+    assert np.abs(exported - new).max() > 0.01
+    ran = in_process.call(saved_model.main, *words, "--checkpoint=4")
+    assert ran.returncode == 2 and "holds no checkpoint 4; it has 5, 6" in ran.stderr

@@ -45,6 +45,8 @@ def label_one_hot(label: np.ndarray, num_labels: int) -> np.ndarray:
     for b, identity in enumerate(label):
         if 1 <= identity <= num_labels:
             outputs[b, identity - 1] = 1.0
+        else:
+            outputs[b] = np.nan
     return outputs
 
 

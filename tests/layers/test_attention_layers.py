@@ -49,10 +49,12 @@ def test_battery(case, check):
     check(case)
 
 
-def test_ids_outside_the_labels_are_all_zero():
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_ids_outside_the_labels_are_nan(policy):
     """0 is background and 255 is ignore; neither may alias a label."""
-    encoded = np.asarray(LabelOneHot(3)(np.array([0, -1, 4, 255], np.int32)))
-    np.testing.assert_array_equal(encoded, 0)
+    encoded = np.asarray(LabelOneHot(3, dtype=policy)(np.array([0, 2, -1, 4, 255], np.int32)), np.float32)
+    assert np.isnan(encoded[[0, 2, 3, 4]]).all()
+    np.testing.assert_array_equal(encoded[1], [0, 1, 0])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])

@@ -293,3 +293,22 @@ def test_mixed_precision_gives_float32_logits():
     exact.set_weights(model.get_weights())
     attention = np.asarray(tf.cast(outputs["attention"], "float32"))
     _assert_close(attention, np.asarray(exact(_inputs(THREE_BLOCKS))["attention"]), relative=0.05)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("jit_compile", [None, True])
+def test_an_id_of_no_label_gives_nan_and_leaves_the_others_alone(name, jit_compile):
+    """Nothing that looks like a mask comes out; images beside it are answered as without it."""
+    config = THREE_BLOCKS.replace(image_size=32)
+    keras.utils.set_random_seed(0)
+    model = BUILDERS[name](config)
+    inputs = _inputs(config, batch=4)
+    expected = {key: value.numpy() for key, value in model(inputs).items()}
+    strange = {**inputs, "label": np.array([inputs["label"][0], 0, 6, 255], np.int32)}
+    call = model if jit_compile is None else tf.function(model, jit_compile=True)
+    outputs = call({n: tf.constant(v) for n, v in strange.items()})
+    for key, value in outputs.items():
+        _assert_close(value[:1], expected[key][:1])
+    assert np.isnan(outputs["mask_logits"][1:]).all()
+    if name != "decouplednet":  # Unpooling leaves zeros in its map where no channel has its maximum.
+        assert np.isnan(outputs["densified"][1:]).all()

@@ -1,14 +1,12 @@
 """What the tests of the training command share: the runs' words, and how their results are compared."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tfseg.model_dir import load_model
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["--preset=tiny", "--image_size=32", "--batch_size=4", "--seed=3", "--learning_rate=0.001"]
 JOINT = [*SMALL, "--stage=joint", "--steps=40", "--checkpoint_every=10"]
 

@@ -250,6 +250,10 @@ class Split:
 
     def entry_damage(self, info: RecordInfo) -> str:
         """What of an index entry fits neither its shard nor the label map; empty if all does."""
+        highest = self.label_map.num_labels
+        strange = [label for label in info.labels if not 1 <= label <= highest]
+        if strange:
+            return f"label id {strange[0]}: the label map has the ids 1 to {highest}"
         if list(info.labels) != sorted(self._own_ids.intersection(info.labels)):
             return f"labels {list(info.labels)}: must be ascending ids of the {self.domain} domain"
         if not info.height or not info.width:

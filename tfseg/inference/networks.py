@@ -286,7 +286,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def _require_ids(labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """Refuses ids of no label: a network's one-hot vector of one is all zeros, and its mask means nothing."""
+    """Refuses ids of no label, for which a network gives NaN."""
     labels = np.asarray(labels, np.int32)
     strange = labels[(labels < 1) | (labels > num_labels)]
     if strange.size:

@@ -13,7 +13,8 @@ class LabelOneHot(keras.layers.Layer):
     """Label ids to the one-hot vectors y^l of equation (2).
 
     Args:
-        num_labels: L. Ids run from 1 to L, as in the masks; an id outside gives an all-zero vector.
+        num_labels: L. Ids run from 1 to L, as in the masks. An id outside gives NaN, compiled or not, so that
+            a model that is called with one answers NaN instead of a mask of no label.
 
     Input shape:
         `[B]`, integer.
@@ -28,8 +29,11 @@ class LabelOneHot(keras.layers.Layer):
 
     def call(self, label: KerasTensor) -> KerasTensor:
         """Encodes `label`; see the class for shapes."""
+        label = ops.expand_dims(ops.cast(label, "int32"), -1)
         ids = ops.arange(1, self.num_labels + 1, dtype="int32")
-        return ops.cast(ops.equal(ops.expand_dims(ops.cast(label, "int32"), -1), ids), self.compute_dtype)
+        one_hot = ops.cast(ops.equal(label, ids), self.compute_dtype)
+        known = ops.logical_and(label >= 1, label <= self.num_labels)
+        return ops.where(known, one_hot, ops.cast(float("nan"), self.compute_dtype))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns `[B, L]`."""

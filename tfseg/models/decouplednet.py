@@ -64,7 +64,7 @@ class ScoreGradient(keras.layers.Layer):
         for layer, inputs_of_layer in zip(reversed(layers), reversed(seen[:-1]), strict=True):
             gradient = ops.conv_transpose(gradient, ops.cast(layer.kernel, gradient.dtype), padding="valid")
             if inputs_of_layer is not pooled:  # Behind a ReLU.
-                gradient = ops.where(inputs_of_layer > 0, gradient, 0)
+                gradient = gradient * ops.cast(inputs_of_layer > 0, gradient.dtype)  # NaN stays NaN.
         return ops.stop_gradient(gradient)
 
     def compute_output_spec(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:

@@ -23,7 +23,7 @@ def build_transfernet(config: ModelConfig) -> keras.Model:
         Functional model of
         `{"image": float32 [B, S, S, 3] RGB 0 to 255, "label": int32 [B], ids 1 to L}` to
         `{"attention": [B, h, w], "densified": [B, h, w], "class_logits": float32 [B, L],
-        "mask_logits": float32 [B, S, S, 2]}`.
+        "mask_logits": float32 [B, S, S, 2]}`. For an id outside of 1 to L, what depends on the label is NaN.
     """
     return assemble(config, build_attention(config), name="transfernet")
 
