@@ -256,3 +256,13 @@ def test_a_typo_is_answered_before_tensorflow_is_imported():
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=True)
     assert done.stderr.count("error: ") == len(names)
     assert done.stdout == "[]\n"
+
+
+def test_control_characters_in_a_message_are_spelt_out(capsys):
+    def fail(options):
+        raise InputError("a\x1b[31m\x85b\u2028c\nd\u202fe\u3000" + "f" * 10_000)
+
+    nothing = dataclasses.make_dataclass("Nothing", [], frozen=True)
+    assert cli.run("command", "Text.", nothing, fail, []) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(r"error: a\x1b[31m\x85b\u2028c d" + "\u202fe\u3000f") and len(line) < 9000

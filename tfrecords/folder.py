@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tfseg.data.images import read_file
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
@@ -24,7 +25,7 @@ from tfseg.errors import InputError
 from .checks import Findings, MalformedError, is_name
 from .choices import Exif, Malformed, Unlisted
 from .folder_lists import labels_of, read_rows
-from .image_paths import images_in, locate, missing_hint
+from .image_paths import images_in, is_there, locate, missing_hint
 from .images import load_image
 from .masks import MaskRules, encode_mask, mask_values, read_mask
 from .pool import run_tasks
@@ -201,7 +202,7 @@ class ImageFolder:
         for file_name, labels in taken:
             stem = PurePosixPath(file_name).with_suffix("")
             mask = None if self.masks is None else self.masks / f"{stem}.png"
-            if mask is not None and not mask.is_file():
+            if mask is not None and not is_there(mask):
                 if labels is None or self.domain == "source":
                     message = f"{mask}: the mask of {self.root / file_name} is missing"
                     findings.found.append(MalformedError("mask is missing", message))
@@ -268,10 +269,10 @@ def build(
 
 def _digest(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read ({error.strerror})") from error
+        content = read_file(path, str(path))
+    except InputError:  # Making its record tells, or counts, what is wrong.
+        content = os.fsencode(path)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _held_out(digests: Sequence[str], fraction: float, seed: int) -> set[str]:

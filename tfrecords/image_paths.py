@@ -1,8 +1,10 @@
 """Finding the files that a dataset's lists name: other systems' paths, wrong folders, hidden files."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 from tfseg.data.images import SUFFIXES
 from tfseg.errors import InputError
@@ -10,19 +12,34 @@ from tfseg.files import is_hidden
 
 
 def locate(folder: Path, name: str) -> str | None:
-    """The name under which an image lies in `folder`: as it stands, or as a path of Windows.
+    """The name under which an image lies in `folder`.
+
+    That is `name` as it stands, or as a path of Windows, or with its accents composed or decomposed: macOS
+    stores them apart.
 
     Args:
         folder: of the images.
         name: relative to it.
 
     Returns:
-        `name`, its other form, or None if there is no such file.
+        The name, or None if there is no such file.
     """
-    for candidate in (name, name.replace("\\", "/")):
-        if not leaves(candidate) and (folder / candidate).is_file():
+    slashed = name.replace("\\", "/")
+    forms = [name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
+    for candidate in dict.fromkeys(forms):
+        if not leaves(candidate) and is_there(folder / candidate):
             return candidate
     return None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file, or one to which there is no permission, which reading it then says."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
+    except OSError:  # Such as a name that is too long.
+        return False
 
 
 def leaves(name: str) -> bool:
@@ -38,18 +55,29 @@ def missing_hint(folder: Path, name: str) -> str:
         if PureWindowsPath(name).is_absolute():
             return "the name is a path of a Windows machine: it must be relative to --images"
         name = name.replace("\\", "/")
-    if (folder.parent / name).is_file():
+    if is_there(folder.parent / name):
         return f"--images={folder.parent} would fit"
     for inside in sorted(path for path in _entries(folder) if path.is_dir()):
-        if (inside / name).is_file():
+        if is_there(inside / name):
             return f"--images={inside} would fit"
-    if (folder / Path(name).name).is_file():
+    if is_there(folder / Path(name).name):
         return f"{folder / Path(name).name} is there: the name has a folder too many"
+    wanted = _loosely(Path(name).name)
+    for entry in sorted(_entries((folder / name).parent)):
+        if _loosely(entry.name) == wanted and is_there(entry):
+            return f"{entry} is there: is that what is meant?"
     return ""
+
+
+def _loosely(name: str) -> str:
+    # What names have in common that systems and tools spell differently: case, spaces, %20, the suffix.
+    return unicodedata.normalize("NFC", Path(unquote(name).strip()).stem).casefold()
 
 
 def images_in(folder: Path) -> list[str]:
     """Paths, relative to a folder, of all images in it at any depth; hidden files and folders are not taken.
+
+    Links to folders are followed, but not to one that the link itself lies in.
 
     Raises:
         InputError: it cannot be read.
@@ -60,7 +88,12 @@ def images_in(folder: Path) -> list[str]:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     for at, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        real = Path(os.path.realpath(at))
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not is_hidden(name) and not real.is_relative_to(os.path.realpath(Path(at) / name))
+        ]
         inside = Path(at).relative_to(folder)
         found += [
             (inside / name).as_posix()

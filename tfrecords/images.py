@@ -9,13 +9,12 @@ bits, WebP, a PNG that ends early, ...) is stored as a PNG of its pixels: on whi
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfseg.data.images import exif_orientation, open_image, read_image
+from tfseg.data.images import exif_orientation, open_image, read_file, read_image
 from tfseg.data.transform import decode_image
 from tfseg.errors import InputError
 
@@ -61,11 +60,7 @@ def load_image(
     Raises:
         InputError: the file is missing, no image, damaged, too large, or to be turned.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read ({error.strerror})") from error
-    return store_image(data, str(path), exif, annotated)
+    return store_image(read_file(path, str(path), "the image "), str(path), exif, annotated)
 
 
 def store_image(

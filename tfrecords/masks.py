@@ -9,12 +9,11 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tfseg.data.images import open_image
+from tfseg.data.images import open_image, read_file
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
@@ -96,11 +95,8 @@ def read_mask(path: str | os.PathLike[str], rules: MaskRules, height: int, width
     Raises:
         InputError: the file is damaged, of another kind or size, or has values without a meaning.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the mask cannot be read ({error.strerror})") from error
     where = str(path)
+    data = read_file(path, where, "the mask ")
     with _open(data, where) as image:
         if rules.palette == "color" and image.mode in ("P", "RGB"):
             mask = _indices_by_color(np.asarray(image.convert("RGB")), where)
@@ -150,7 +146,7 @@ def _open(data: bytes, where: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # on damaged files Pillow raises whatever its decoders meet
-        raise InputError(f"{where}: cannot be decoded ({error})") from error
+        raise InputError(f"{where}: cannot be decoded ({str(error) or type(error).__name__})") from error
     return image
 
 
@@ -188,9 +184,10 @@ def _refuse_ambiguous(mask: np.ndarray, image: Image.Image, rules: MaskRules, wh
             )
     if rules.values is not None:
         return
-    if image.mode == "1" and 1 in used:
+    black_and_white = image.mode == "1" or (colors.get(1) == (255,) * 3 and set(used) <= {0, 1})
+    if black_and_white and 1 in used:
         raise InputError(
-            f"{where}: the mask has 1 bit a pixel; say what its value 1 is: --mask_values=1:NAME"
+            f"{where}: the mask is black and white; say what its value 1 is: --mask_values=1:NAME"
         )
     ignored = voc.get(colors.get(IGNORE_ID)) == IGNORE_ID
     if IGNORE_ID in used and set(used) <= {BACKGROUND_ID, IGNORE_ID} and not ignored:

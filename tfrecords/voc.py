@@ -19,6 +19,7 @@ from tfseg.errors import InputError
 
 from .checks import Findings, MalformedError
 from .choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
+from .image_paths import is_there
 from .images import load_image
 from .masks import MaskRules, encode_mask, mask_values, read_mask
 from .shards import SplitHead, write_split
@@ -93,7 +94,7 @@ class VocFolder:
         stored = load_image(image.path, self.exif)
         mask = None
         mask_path = self.root / self.masks / f"{image.stem}.png"
-        if self.masks and (mask_path.is_file() or self.labels_from == "masks"):
+        if self.masks and (is_there(mask_path) or self.labels_from == "masks"):
             mask = read_mask(mask_path, self.mask_rules(), stored.height, stored.width)
         labels = image.labels
         if labels is None:
@@ -175,7 +176,7 @@ class VocFolder:
 
     def _image(self, stem: str) -> Path | None:
         paths = (self.root / "JPEGImages" / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if is_there(path)), None)
 
     def _labels(self, stem: str, refused: dict[str, str]) -> tuple[int, ...]:
         # The labels by the annotation; classes that are not of the domain go into `refused` with a message.

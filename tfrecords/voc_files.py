@@ -9,11 +9,22 @@ from xml.etree import ElementTree
 
 from tfseg.errors import InputError
 
-from .checks import MalformedError
+from .checks import MalformedError, is_name, short
 
-_DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'][^>]*\?>""")
+_DECLARATION = re.compile(r"""^\s*<\?xml[^>]*?(?:encoding\s*=\s*["']([^"']*)["'][^>]*)?\?>""")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
+"""How a file of these encodings starts."""
 # What files so declared hold, as browsers read them: the later, wider sets.
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"}
+_OTHER_NAMES = {"x-gbk": "gbk", "windows-31j": "cp932", "x-sjis": "cp932", "windows-949": "cp949"}
 
 
 def read_list(path: Path, has_image: Callable[[str], bool]) -> list[str]:
@@ -43,7 +54,7 @@ def read_list(path: Path, has_image: Callable[[str], bool]) -> list[str]:
         if not _is_stem(name, has_image):
             raise InputError(
                 f"{path}: line {number}: the name of one image, without folder and suffix, is wanted, "
-                f"found {line!r}"
+                f"found {short(line)}"
             )
         names.append(name)
     if not names:
@@ -55,7 +66,7 @@ def read_list(path: Path, has_image: Callable[[str], bool]) -> list[str]:
 
 
 def _is_stem(name: str, has_image: Callable[[str], bool]) -> bool:
-    if Path(name).name != name or "\\" in name or "\0" in name:
+    if not is_name(name) or Path(name).name != name or "\\" in name or "\0" in name:
         return False
     if re.search(r"[ \t]", name) or re.fullmatch(r".+\.(jpe?g|png)", name, re.IGNORECASE):
         return has_image(name)
@@ -73,21 +84,32 @@ def read_objects(path: Path) -> list[str]:
     except OSError as error:
         message = f"{path}: the annotation cannot be read ({error.strerror})"
         raise MalformedError("annotation cannot be read", message) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         message = f"{path}: is not XML of the encoding that it declares ({error})"
         raise MalformedError("annotation is not XML", message) from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+    except LookupError as error:
+        message = f"{path}: declares an encoding that is not known ({error})"
+        raise MalformedError("annotation's encoding", message) from error
+    except (ElementTree.ParseError, ValueError) as error:
         raise MalformedError("annotation is not XML", f"{path}: is not XML ({error})") from error
     if root.tag != "annotation":
-        message = f"{path}: is not a VOC annotation: <annotation> is wanted, found <{root.tag}>"
+        message = f"{path}: is not a VOC annotation: <annotation> is wanted, found <{short(root.tag)}>"
         raise MalformedError("not a VOC annotation", message)
-    return [(element.findtext("name") or "").strip() for element in root.findall("object")]
+    names = [(element.findtext("name") or "").strip() for element in root.findall("object")]
+    if "" in names:
+        message = f"{path}: object {names.index('') + 1} has no name"
+        raise MalformedError("object without a name", message)
+    return names
 
 
 def _parse(data: bytes) -> ElementTree.Element:
-    declared = _DECLARATION.match(data)
-    name = codecs.lookup(declared[1].decode()).name if declared else ""
-    if name in _WIDER or name.startswith(("euc", "shift", "gb", "hz", "iso2022", "johab", "cp9")):
-        # Expat knows one-byte encodings and Unicode only.
-        return ElementTree.fromstring(data[declared.end() :].decode(_WIDER.get(name, name)))
-    return ElementTree.fromstring(data)
+    # Decoded here: expat knows one-byte encodings and Unicode only, and takes the declaration at its word.
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    if encoding is None:
+        declared = _DECLARATION.match(data.decode("latin-1"))
+        encoding = declared[1].strip().lower() if declared and declared[1] else "utf-8"
+        encoding = codecs.lookup(_OTHER_NAMES.get(encoding, encoding)).name
+        if encoding.startswith(("utf-16", "utf-32")):  # .NET writes it into files that it stores as UTF-8.
+            encoding = "utf-8"
+    text = data.decode(_WIDER.get(encoding, encoding))
+    return ElementTree.fromstring(_DECLARATION.sub("", text.lstrip(), count=1))

@@ -438,9 +438,14 @@ def _check_words(wanted: typing.Mapping[str, Any], left: Sequence[str]) -> tuple
 
 
 def _fail(message: str) -> int:
-    # On one line; other spaces than these may be parts of names.
-    print("error: " + re.sub(r"[ \t\r\n\f\v]+", " ", message.strip()), file=sys.stderr)
+    # On one line; other spaces than these may be parts of names, other control characters steer a terminal.
+    line = re.sub(r"[ \t\r\n\f\v]+", " ", message.strip())
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], line)
+    print(f"error: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '...'}", file=sys.stderr)
     return BAD_INPUT
+
+
+_LONGEST_LINE = 8000
 
 
 def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any) -> "tqdm":

@@ -50,13 +50,15 @@ def test_samples_are_read_as_they_stand_in_the_file(tmp_path, depth, color_type)
     np.testing.assert_array_equal(read_mask(path, RULES, *SHAPE), samples[..., 0])
 
 
-def test_one_bit_is_asked_about(tmp_path):
-    path = write(tmp_path, image_zoo.png(mask(0, 1)[..., None], 1, 0))
-    with pytest.raises(InputError, match=r"a\.png: the mask has 1 bit a pixel; .*--mask_values=1:NAME"):
+@pytest.mark.parametrize("depth, color_type", [(1, 0), (1, 3), (8, 3)])
+def test_black_and_white_is_asked_about(tmp_path, depth, color_type):
+    colors = [image_zoo.chunk(b"PLTE", b"\0\0\0\xff\xff\xff")] * (color_type == 3)
+    path = write(tmp_path, image_zoo.png(mask(0, 1)[..., None], depth, color_type, *colors))
+    with pytest.raises(InputError, match=r"a\.png: the mask is black and white; .*--mask_values=1:NAME"):
         read_mask(path, RULES, *SHAPE)
     found = read_mask(path, MaskRules(IDS, parse_mask_values("1:dog", LABELS, "target")), *SHAPE)
     np.testing.assert_array_equal(found, mask(0, 2))
-    nothing = write(tmp_path, image_zoo.png(mask()[..., None], 1, 0))
+    nothing = write(tmp_path, image_zoo.png(mask()[..., None], depth, color_type, *colors))
     assert not read_mask(nothing, RULES, *SHAPE).any()
 
 

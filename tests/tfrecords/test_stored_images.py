@@ -138,5 +138,5 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, data, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"none\.jpg: the image cannot be read \(No such file"):
         load_image(tmp_path / "none.jpg")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, not an image"):
         load_image(tmp_path)

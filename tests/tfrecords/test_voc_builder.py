@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tfrecords import voc
+from tfrecords.voc_files import read_objects
 from tfseg.data.labels import Label, LabelMap
 from tfseg.data.records import Split, parse
 from tfseg.data.voc_colors import save_indexed_png
@@ -122,11 +123,14 @@ LISTING = "ImageSets/Segmentation/all.txt"
         (write_text("Annotations/a.xml", ""), r"a\.xml: is not XML"),
         (write_text("Annotations/a.xml", "<voc/>"), r"a\.xml: is not a VOC annotation"),
         (write_bytes("Annotations/a.xml", b"\xff\xfe\x00"), r"a\.xml: is not XML"),
-        (write_text("Annotations/a.xml", '<?xml version="1.0" encoding="none"?><a/>'), r"a\.xml: is not XML"),
+        (
+            write_text("Annotations/a.xml", '<?xml version="1.0" encoding="none"?><a/>'),
+            r"a\.xml: declares an enc",
+        ),
         (write_text("Annotations/a.xml", xml("bird")), r"a\.xml: object 1: the class 'bird' is not listed"),
-        (write_text("Annotations/a.xml", xml("cat", "")), r"a\.xml: object 2: the class ''"),
+        (write_text("Annotations/a.xml", xml("cat", "")), r"a\.xml: object 2 has no name"),
         (write_text("Annotations/a.xml", xml("cup")), r"a\.xml: .*'cup' is of the source domain"),
-        (write_text("Annotations/a.xml", "<annotation><object/></annotation>"), r"object 1: the class ''"),
+        (write_text("Annotations/a.xml", "<annotation><object/></annotation>"), "object 1 has no name"),
         (remove("Annotations/a.xml"), r"a\.xml: the annotation cannot be read"),
         (remove("JPEGImages/a.jpg"), r"JPEGImages/a\.jpg: the image is missing"),
         (write_bytes("JPEGImages/a.jpg", b"\xff\xd8\xff"), r"a\.jpg: cannot be decoded"),
@@ -185,6 +189,27 @@ def test_annotations_in_any_declared_encoding(root, encoding):
     (root / "Annotations/a.xml").write_bytes(text.encode(encoding))
     build(root)
     assert labels_of(root)["a"] == (2,)
+
+
+@pytest.mark.parametrize(
+    "start, declared, encoding",
+    [
+        ("", "utf-16", "utf-8"),
+        ("", "utf8", "utf-8"),
+        ("", "x-gbk", "gbk"),
+        ("", "windows-31j", "cp932"),
+        ("\ufeff", "gb2312", "utf-8"),
+        ("\ufeff", "utf-8", "utf-16-le"),
+        ("", "utf-8", "utf-16-be"),
+        ("\n \n", "utf-8", "utf-8"),
+        ("\n", "Shift_JIS", "cp932"),
+    ],
+)
+def test_annotations_as_tools_misdeclare_them(root, start, declared, encoding):
+    text = f'{start}<?xml version="1.0" encoding="{declared}"?>\n' + xml("cat").replace("cat", "犬")
+    path = root / "Annotations/a.xml"
+    path.write_bytes(text.encode(encoding))
+    assert read_objects(path) == ["犬"]
 
 
 def test_an_encoding_that_is_declared_falsely_is_named(root):

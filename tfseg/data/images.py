@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: 420 kB of PNG can unpack to gigabytes."""
 MAX_SIDE = 100_000
 """Longest side, pixels: resizing to the network's square passes through S x (longest side) pixels."""
+MAX_BYTES = 1 << 30
+"""Larger files are refused unread: as 16-bit RGBA `MAX_PIXELS` take half of it."""
 
 # Pictures (MPO comes as JPEG); other formats (EPS, PDF) would start foreign programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000")
@@ -58,18 +61,36 @@ def read_image(
     if isinstance(image, Image.Image):
         return _convert(image, upright, max_pixels, name or "image")
     if isinstance(image, (str, os.PathLike)):
-        path = Path(image)
-        name = name or str(path)
-        if path.is_dir():
-            raise InputError(f"{name}: is a folder, not an image")
-        try:
-            return _decode(path.read_bytes(), upright, max_pixels, name)
-        except OSError as error:
-            raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
+        name = name or str(image)
+        return _decode(read_file(image, name), upright, max_pixels, name)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decode(bytes(image), upright, max_pixels, name or "image bytes")
     kind = type(image).__name__
     raise InputError(f"{name or 'image'}: a {kind}; allowed are a path, bytes or an array")
+
+
+def read_file(path: str | os.PathLike[str], name: str, what: str = "") -> bytes:
+    """The content of an image's or a mask's file.
+
+    Args:
+        path: The file. Pipes and devices, of which some never end, are refused.
+        name: What messages call it.
+        what: In messages, what cannot be read, such as `the image `.
+
+    Raises:
+        InputError: If it cannot be read, is no file or larger than `MAX_BYTES`.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{name}: is a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name}: is a pipe or a device; a file is needed")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{name}: has {status.st_size:,} bytes; allowed are {MAX_BYTES:,}")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: {what}cannot be read ({error.strerror or error})") from error
 
 
 def require_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -114,7 +135,7 @@ def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Im
             f"{name}: cannot be decoded: it is not an image of a known format (JPEG, PNG, ...)"
         ) from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files.
-        raise InputError(f"{name}: cannot be decoded ({error or type(error).__name__})") from error
+        raise InputError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
     require_size(*image.size, name, max_pixels)
     return image
 
@@ -136,7 +157,7 @@ def _header_damage(data: bytes) -> str:
             try:
                 factory(io.BytesIO(data), "")
             except Exception as error:
-                return f"{image_format}: {error or type(error).__name__}"
+                return f"{image_format}: {str(error) or type(error).__name__}"
     return ""
 
 
@@ -147,7 +168,7 @@ def _decode(data: bytes, upright: bool, max_pixels: int, name: str) -> np.ndarra
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{name}: cannot be decoded ({error or type(error).__name__})") from error
+            raise InputError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
 
 
 def _convert(image: Image.Image, upright: bool, max_pixels: int, name: str) -> np.ndarray:
