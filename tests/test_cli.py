@@ -266,3 +266,13 @@ def test_control_characters_in_a_message_are_spelt_out(capsys):
     assert cli.run("command", "Text.", nothing, fail, []) == 2
     line = capsys.readouterr().err
     assert line.startswith(r"error: a\x1b[31m\x85b\u2028c d" + "\u202fe\u3000f") and len(line) < 9000
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_numbers_are_finite(value):
+    @dataclasses.dataclass(frozen=True)
+    class Rate:
+        rate: float = cli.flag("A rate.", default=0.5)
+
+    with pytest.raises(InputError, match=r"--rate=-?(nan|inf): must be a finite number"):
+        cli.parse(Rate, [f"--rate={value}"])

@@ -73,3 +73,18 @@ def test_what_is_no_json(tmp_path):
             read_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="the map: cannot be read"):
         read_json(tmp_path / "none.json", "the map")
+
+
+def test_a_pipe_or_a_folder_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, what in (("pipe", "device or a pipe"), ("folder", "folder"), ("", "folder")):
+        with pytest.raises(InputError, match=f"{name}: is a {what}; a file is needed"):
+            write_atomic(tmp_path / name, b"new")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_names_the_file_not_its_temporary_one(tmp_path):
+    with pytest.raises(OSError, match="File name too long") as caught:
+        write_atomic(tmp_path / ("n" * 256), b"new")
+    assert caught.value.filename == str(tmp_path / ("n" * 256))

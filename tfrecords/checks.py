@@ -1,11 +1,11 @@
 """Questions about values that were read from somebody's files, and what is wrong with them, gathered."""
 
 import math
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfseg.data.labels import is_name
 from tfseg.errors import InputError
 
 from .choices import Malformed
@@ -79,18 +79,6 @@ def count(value: Any) -> int | None:
 def identifier(value: Any) -> int | str | None:
     """A whole number or a name, see `is_name`; None for anything else."""
     return value if is_name(value) else whole(value)
-
-
-def is_name(value: Any) -> bool:
-    """Whether it is a string that can name something: not empty, no control characters, no half surrogates.
-
-    Spaces of all kinds and joiners are fine: macOS puts U+202F into the names of its screenshots.
-    """
-    return (
-        isinstance(value, str)
-        and bool(value)
-        and not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
-    )
 
 
 def is_number(value: Any) -> bool:

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfseg.data.labels import DOMAINS, IGNORE_ID, Domain, LabelMap
+from tfseg.data.labels import DOMAINS, IGNORE_ID, Domain, LabelMap, is_name
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
 from tfseg.files import read_json
 
-from .checks import Findings, MalformedError, identifier, is_name, is_number, short
+from .checks import Findings, MalformedError, identifier, is_number, short
 from .checks import count as as_count
 from .choices import EmptyRegions, Exif, Malformed, Unlisted
 from .coco_masks import Region, check, decode_all, lay

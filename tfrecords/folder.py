@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfseg.data.images import read_file
-from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
+from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap, is_name
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
 
-from .checks import Findings, MalformedError, is_name
+from .checks import Findings, MalformedError
 from .choices import Exif, Malformed, Unlisted
 from .folder_lists import labels_of, read_rows
 from .image_paths import images_in, is_there, locate, missing_hint
@@ -148,7 +148,7 @@ class ImageFolder:
             else:
                 message = f"{self.root / file_name}: lies in no class folder"
                 findings.found.append(MalformedError("image in no class folder", message))
-        if not named and findings.found:
+        if not named and all(finding.kind == "image in no class folder" for finding in findings.found):
             raise InputError(
                 f"--images={self.root}: has no class folders such as {self.root / 'cat'}; without them --csv "
                 "or --masks must tell the labels"

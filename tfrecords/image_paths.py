@@ -22,13 +22,13 @@ def locate(folder: Path, name: str) -> str | None:
         name: relative to it.
 
     Returns:
-        The name, or None if there is no such file.
+        The name, without `./` and `//`; None if there is no such file.
     """
     slashed = name.replace("\\", "/")
     forms = [name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))]
     for candidate in dict.fromkeys(forms):
         if not leaves(candidate) and is_there(folder / candidate):
-            return candidate
+            return Path(candidate).as_posix()
     return None
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tfseg.data.labels import is_name
 from tfseg.errors import InputError
 
-from .checks import MalformedError, is_name, short
+from .checks import MalformedError, short
 
 _DECLARATION = re.compile(r"""^\s*<\?xml[^>]*?(?:encoding\s*=\s*["']([^"']*)["'][^>]*)?\?>""")
 _MARKS = (

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import os
 import re
 import shlex
@@ -320,6 +321,8 @@ class _Flag:
         """Brings what absl parsed to the field's type."""
         if self.exists and value is not None:
             value = locate(value)
+        if self.type is float and value is not None and not math.isfinite(value):
+            raise InputError(f"--{self.name}={value}: must be a finite number")
         if value is None or self.type not in (tuple, Path):
             return value
         return self.type(value)

@@ -21,9 +21,14 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         data: the content.
 
     Raises:
+        InputError: what is there is no file, as /dev/null, which the rename would replace.
         OSError: when the file system refuses; the older file, if any, is then as it was.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(
+            f"{path}: is a {'folder' if path.is_dir() else 'device or a pipe'}; a file is needed"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name(path.name))
     try:
@@ -32,9 +37,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 

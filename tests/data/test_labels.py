@@ -113,3 +113,18 @@ def test_name_ids_and_aliases_may_be_left_out(tmp_path):
     )
     with pytest.raises(InputError, match="label 'dog': id must be a whole number"):
         LabelMap.load(path)
+
+
+@pytest.mark.parametrize("name", ["c\nat", "c\x1bat", "c\ud800at", "c\u2028at"])
+def test_names_have_no_control_characters_and_are_text(name):
+    content = {"name": "pets", "labels": [{"name": name, "domain": "target"}]}
+    with pytest.raises(InputError, match="name must be a string that is not empty and has no control"):
+        LabelMap.from_dict(content)
+    with pytest.raises(InputError, match='must be an object with "name"'):
+        LabelMap.from_dict({"name": name, "labels": [{"name": "cat", "domain": "target"}]})
+
+
+def test_a_number_of_more_digits_than_python_reads_is_no_label():
+    label_map = LabelMap.from_dict({"name": "pets", "labels": [{"name": "cat", "domain": "target"}]})
+    with pytest.raises(InputError, match="is not in pets"):
+        label_map.resolve("9" * 5000)

@@ -117,6 +117,21 @@ def test_a_folder_that_links_to_itself_is_read_once(tmp_path):
     assert images_in(tmp_path) == ["cat/a.jpg", "dog/a.jpg"]
 
 
+def test_one_file_is_one_image_however_it_is_spelt(tmp_path):
+    save(tmp_path / "images/x/a.jpg")
+    for name in ("x/a.jpg", "./x/a.jpg", "x//a.jpg", "x/./a.jpg", "x\\a.jpg", ".\\x\\a.jpg"):
+        assert locate(tmp_path / "images", name) == "x/a.jpg"
+    (tmp_path / "labels.csv").write_text("x/a.jpg,cat\n./x/a.jpg,cat\n")
+    folder = ImageFolder(tmp_path / "images", LABELS, csv_file=tmp_path / "labels.csv")
+    assert build(folder, tmp_path / "records", "train")[0]["images_kept"] == 1
+
+
+def test_a_name_with_control_characters_is_told_as_it_is(tmp_path):
+    save(tmp_path / "images/cat/a\nb.jpg")
+    with pytest.raises(InputError, match=r"the name is not UTF-8, or has control characters"):
+        build(ImageFolder(tmp_path / "images", LABELS), tmp_path / "records", "train")
+
+
 def test_a_damage_without_a_reason_is_named_by_its_kind(tmp_path):
     from image_zoo import png
 

@@ -3,6 +3,7 @@
 import difflib
 import operator
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +81,8 @@ class LabelMap:
             InputError: ids are not 1..L (at most 254), or a name, alias or domain is wrong or
                 there twice.
         """
-        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        name = content.get("name") if isinstance(content, dict) else None
+        if not isinstance(name, str) or not (is_name(name) or not name):
             raise InputError(f'{where}: must be an object with "name" (a string) and "labels"')
         entries = content.get("labels")
         if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_LABELS:
@@ -171,10 +173,9 @@ class LabelMap:
                 return found.id
             if not label.isdecimal():
                 raise InputError(self._unknown(label))
-            label = int(label)
         try:
-            label_id = operator.index(label)
-        except TypeError as error:
+            label_id = int(label) if isinstance(label, str) else operator.index(label)
+        except (TypeError, ValueError) as error:
             raise InputError(self._unknown(label)) from error
         if not 1 <= label_id <= self.num_labels:
             raise InputError(self._unknown(label))
@@ -198,6 +199,18 @@ class LabelMap:
         return {name: label for label in self.labels for name in (label.name, *label.aliases)}
 
 
+def is_name(value: Any) -> bool:
+    """Whether it is a string that can name something: not empty, no control characters, no half surrogates.
+
+    Spaces of all kinds and joiners are fine: macOS puts U+202F into the names of its screenshots.
+    """
+    return (
+        isinstance(value, str)
+        and bool(value)
+        and not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
+    )
+
+
 def _numbered(entry: Any, number: int) -> Any:
     return {**entry, "id": number} if isinstance(entry, dict) else entry
 
@@ -210,8 +223,10 @@ def _label(entry: Any, where: str) -> Label:
     if not isinstance(label_id, int) or isinstance(label_id, bool):
         raise InputError(f"{where}: label {name!r}: id must be a whole number, found {label_id!r}")
     where = f"{where}: label {label_id} ({name!r})"
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{where}: name must be a string that is not empty")
+    if not is_name(name) or not name.strip():
+        raise InputError(
+            f"{where}: name must be a string that is not empty and has no control characters, found {name!a}"
+        )
     if domain not in DOMAINS:
         raise InputError(f"{where}: domain must be source or target, found {domain!r}")
     if not isinstance(aliases, list) or not all(isinstance(name, str) and name for name in aliases):
