@@ -22,10 +22,10 @@ from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap, is_nam
 from tfseg.data.records import ImageRecord
 from tfseg.errors import InputError
 
-from .checks import Findings, MalformedError
+from .checks import MAX_TOLD, Findings, MalformedError
 from .choices import Exif, Malformed, Unlisted
 from .folder_lists import labels_of, read_rows
-from .image_paths import images_in, is_there, locate, missing_hint
+from .image_paths import folders_in, images_in, is_there, locate, missing_hint
 from .images import load_image
 from .masks import MaskRules, encode_mask, mask_values, read_mask
 from .pool import run_tasks
@@ -166,8 +166,8 @@ class ImageFolder:
                 message = f"{at}: file,label1;label2 is wanted, found {row[0]!r}"
                 findings.found.append(MalformedError("row without labels", message))
             elif file_name is None:
-                hint = missing_hint(self.root, name) if is_name(name) else ""
-                message = f"{at}: {self.root / name}: the image is missing{'; ' * bool(hint)}{hint}"
+                hint = _hint(findings, self.root, name, "--images") if is_name(name) else ""
+                message = f"{at}: {self.root / name}: the image is missing{hint}"
                 findings.found.append(MalformedError("image is missing", message))
             else:
                 labels.setdefault(file_name, set()).update(labels_of(row))
@@ -186,6 +186,9 @@ class ImageFolder:
             elif label is not None or self.unlisted == "error":
                 what = "is not listed in" if label is None else f"is of the {label.domain} domain in"
                 refused[name] = f"{at}: the label {name!r} {what} the label map {self.label_map.name}"
+                inside = self.root / name
+                if self.csv_file is None and any(self.label_map.find(one) for one in folders_in(inside)):
+                    refused[name] += f" (--images={inside} would fit: it has class folders)"
         if refused:
             more = f"; {len(refused)} labels are not: {', '.join(map(repr, refused))}" * (len(refused) > 1)
             raise InputError(
@@ -204,7 +207,8 @@ class ImageFolder:
             mask = None if self.masks is None else self.masks / f"{stem}.png"
             if mask is not None and not is_there(mask):
                 if labels is None or self.domain == "source":
-                    message = f"{mask}: the mask of {self.root / file_name} is missing"
+                    hint = _hint(findings, self.masks, f"{stem}.png", "--masks")
+                    message = f"{mask}: the mask of {self.root / file_name} is missing{hint}"
                     findings.found.append(MalformedError("mask is missing", message))
                     continue
                 mask = None
@@ -265,6 +269,12 @@ def build(
         )
         summaries.append(write_split(output_dir, head, part, folder, num_shards, workers))
     return summaries
+
+
+def _hint(findings: Findings, folder: Path, name: str, flag: str) -> str:
+    # Looked for only where it is told: a folder may hold very many files.
+    hint = missing_hint(folder, name, flag) if len(findings.found) < MAX_TOLD else ""
+    return hint and f"; {hint}"
 
 
 def _digest(path: Path) -> str:

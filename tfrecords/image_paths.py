@@ -47,19 +47,25 @@ def leaves(name: str) -> bool:
     return Path(name).is_absolute() or ".." in Path(name).parts
 
 
-def missing_hint(folder: Path, name: str) -> str:
-    """Why there may be no image of that name in the folder, and what to do; empty if unknown."""
+def missing_hint(folder: Path, name: str, flag: str = "--images") -> str:
+    """Why there may be no file of that name in the folder, and what to do; empty if unknown.
+
+    Args:
+        folder: that the flag names.
+        name: relative to it.
+        flag: as people wrote it.
+    """
     if "://" in name:
         return "the name is a URL: download the images and write their file names into the annotations"
     if "\\" in name:
         if PureWindowsPath(name).is_absolute():
-            return "the name is a path of a Windows machine: it must be relative to --images"
+            return f"the name is a path of a Windows machine: it must be relative to {flag}"
         name = name.replace("\\", "/")
     if is_there(folder.parent / name):
-        return f"--images={folder.parent} would fit"
+        return f"{flag}={folder.parent} would fit"
     for inside in sorted(path for path in _entries(folder) if path.is_dir()):
         if is_there(inside / name):
-            return f"--images={inside} would fit"
+            return f"{flag}={inside} would fit"
     if is_there(folder / Path(name).name):
         return f"{folder / Path(name).name} is there: the name has a folder too many"
     wanted = _loosely(Path(name).name)
@@ -101,6 +107,11 @@ def images_in(folder: Path) -> list[str]:
             if not is_hidden(name) and Path(name).suffix.lower() in SUFFIXES
         ]
     return sorted(found)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder; none if there is no such folder."""
+    return sorted(path.name for path in _entries(folder) if path.is_dir() and not is_hidden(path.name))
 
 
 def _entries(folder: Path) -> Iterator[Path]:

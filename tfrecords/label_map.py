@@ -153,7 +153,16 @@ def _of_voc(annotations: Path) -> list[str]:
 def _of_folders(folder: Path) -> list[str]:
     from .image_paths import images_in
 
-    return _once(file_name.partition("/")[0] for file_name in images_in(folder) if "/" in file_name)
+    files = [file_name for file_name in images_in(folder) if "/" in file_name]
+    names = _once(file_name.partition("/")[0] for file_name in files)
+    inside = _once(file_name.split("/")[1] for file_name in files if file_name.count("/") > 1)
+    if len(names) == 1 and len(inside) > 1 and all(file_name.count("/") > 1 for file_name in files):
+        raise InputError(
+            f"--from={folder}: its only folder, {names[0]}, holds folders in place of images: "
+            f"--from={folder / names[0]} has {', '.join(inside)}; if {names[0]} is the category, "
+            f"--names={names[0]} says so"
+        )
+    return names
 
 
 def _of_csv(path: Path) -> list[str]:

@@ -136,6 +136,8 @@ def test_a_csv_file_names_the_labels(classes, header, encoding):
         ("a.jpg,cats\ncats/001.jpg,cats\n", r"line 1: .*photographs/a\.jpg: the image is missing"),
         ("001.jpg,cats\n", r"--images=.*photographs/cats would fit"),
         ("photographs/cats/001.jpg,cats\n", r"the image is missing; --images=.* would fit"),
+        ("cats/001,cats\n", r"photographs/cats/001\.jpg is there: is that"),
+        ("cats/001.JPG,cats\n", r"photographs/cats/001\.jpg is there: is that"),
         ("cats/001.jpg,birds\n", r"line 1: the label 'birds' is not listed"),
         ("cats/001.jpg,cups\n", "'cups' is of the source domain"),
         ('"cats/001.jpg,cats\n', r"line 1|the image is missing"),
@@ -290,6 +292,31 @@ def test_label_maps_of_csv_files_and_voc_folders(classes, tmp_path):
     )
     (voc / "Annotations/._a.xml").write_bytes(b"\0")
     assert make_map(tmp_path, voc, "source").names("source") == ("ant", "dog")
+
+
+def test_a_folder_too_many(classes, tmp_path, capsys):
+    """As archives unpack: `pets/photographs/cats/001.jpg`."""
+    (tmp_path / "pets").mkdir()
+    outer, inner = tmp_path / "pets", tmp_path / "pets/photographs"
+    classes.rename(inner)
+    with pytest.raises(InputError, match=f"'photographs' is not listed .*--images={inner} would fit"):
+        build(outer)
+    output = tmp_path / "labels.json"
+    assert label_map.main([f"--from={outer}", "--domain=target", f"--output={output}"]) == 2
+    assert f"--from={inner} has cats, dogs" in capsys.readouterr().err
+    for path in (inner / "dogs").iterdir():
+        path.unlink()
+    # A category of one's own with folders inside is none too many.
+    assert make_map(tmp_path, inner, "target").names("target") == ("cats",)
+
+
+def test_masks_in_another_folder(masked):
+    masks = masked.parent / "masks"
+    masks.rename(masked.parent / "inner")
+    masks.mkdir()
+    (masked.parent / "inner").rename(masks / "inner")
+    with pytest.raises(InputError, match=rf"a/1\.jpg is missing; --masks={masks}/inner would fit"):
+        build(masked, how={"masks": masks})
 
 
 def test_names_of_a_label_map(tmp_path, capsys):
