@@ -2,15 +2,12 @@
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import TypeVar
 
-from tfseg import cli
+from tfseg import cli, stopping
 from tfseg.errors import InputError
 
 Task = TypeVar("Task")
@@ -65,7 +62,7 @@ def _map(
     # Not fork: a process that runs TensorFlow has threads, and a fork of it may hang.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, context, initializer=stopping.leave_to_parent)
     try:
         yield from executor.map(function, tasks)
     except BrokenProcessPool as error:
@@ -74,15 +71,3 @@ def _map(
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    # Ctrl-C is the parent's to handle; a killed parent must not leave workers that go on writing.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

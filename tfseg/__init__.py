@@ -1,6 +1,12 @@
 """TransferNet in TensorFlow/Keras: segment categories for which nobody drew a mask."""
 
+import sys
 from typing import Any
+
+from tfseg import stopping
+
+if sys.argv[:1] == ["-m"]:  # Python looks for a command to run, which imports more.
+    stopping.end_imports()
 
 __version__ = "0.1.0"
 __all__ = ["Segmenter", "__version__"]

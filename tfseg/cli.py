@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from absl import flags
 
+from tfseg import stopping
 from tfseg.commands import called
 from tfseg.console import quiet
 from tfseg.errors import InputError
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 """Exit status for input that a person can mend."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it (128 + SIGINT)."""
 
 
 def flag(
@@ -124,8 +123,8 @@ def run(
     """Runs a command: parses its flags, calls `function`, and turns what goes wrong into one line.
 
     Misspelt flags, left-over words, `InputError` and errors of the file system end as `error: ...`
-    on stderr with status 2, Ctrl-C as `interrupted` with status 130. Anything else is a defect of
-    ours and keeps its traceback.
+    on stderr with status 2, Ctrl-C as `interrupted` with status 130, SIGTERM as `terminated` with 143.
+    Anything else is a defect of ours and keeps its traceback.
 
     Args:
         command: Name of its module, as in `tfseg.train`.
@@ -138,25 +137,30 @@ def run(
     Returns:
         The exit status.
     """
-    argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    is_process = argv is None
+    argv = sys.argv[1:] if is_process else [str(word) for word in argv]
     before = argv[: argv.index("--")] if "--" in argv else argv
     if not {"--help", "-help", "-h", "--helpfull"}.isdisjoint(before):
         print(help_text(command, doc, options_class, examples))
         return 0
     try:
-        options, verbose = _parse(options_class, argv, command)
-        check_paths(options)
-        with quiet(verbose):
-            return function(options) or 0
+        with stopping.at_once():
+            options, verbose = _parse(options_class, argv, command)
+            check_paths(options)
+            with quiet(verbose):
+                return function(options) or 0
     except InputError as error:
         return _fail(str(error))
     except OSError as error:
         if error.filename is None:
             raise
         return _fail(f"{error.strerror}: {error.filename}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        stopping.tell(stopped)
+        return stopping.status(stopped)
+    finally:
+        if is_process:
+            stopping.end_silently()  # TensorFlow takes a while to leave.
 
 
 def parse(options_class: type, argv: Sequence[str], command: str = "") -> Any:
@@ -483,3 +487,12 @@ def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any)
             super().close()
 
     return Lines(desc=desc, unit=unit, total=total, delay=2.0, mininterval=10.0, maxinterval=20.0, **options)
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Writes a duration for people: `48 s`, `12.5 min`, `3.2 h`; `unknown` for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from tfseg import __version__
+from tfseg import __version__, stopping
 from tfseg.shipped import INSTALLED
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -77,7 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:
+        stopping.end_imports()
+        try:
+            return main(sys.argv[1:])
+        finally:
+            stopping.end_silently()
+    words = list(argv)
     if found := find(words):
         name, rest = found
         module = COMMANDS[name]

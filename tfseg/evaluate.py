@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from tfseg import cli
+from tfseg import cli, stopping
 from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.evaluation.settings import Settings
@@ -88,7 +88,12 @@ def _run(options: EvaluationOptions) -> None:
                 bar.total, bar.initial, bar.n = total, done, done
             bar.update(done - bar.n)
 
-        metrics = measure(options, model, split, output_dir, fingerprint, show)
+        try:
+            metrics = measure(options, model, split, output_dir, fingerprint, show)
+        except stopping.Stopped as stopped:
+            if options.settings.method != "labels" and bar.total:
+                stopped.add_note(f"{bar.n} of {bar.total} images are done; the same command goes on")
+            raise
     metrics |= {
         "split": split.name,
         "labels": options.settings.labels,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfseg import cli
+from tfseg import cli, stopping
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.inference.options import CrfOptions, SegmenterOptions
@@ -93,6 +93,9 @@ def _run(options: PredictionOptions) -> int:
                     _write(options, output_dir, name, result)
                     report.append(_summary(file, name, result))
                 bar.update()
+    except stopping.Stopped as stopped:
+        stopped.add_note(f"{len(report)} of {len(files)} images are done, as predictions.json tells")
+        raise
     finally:
         if report:  # Also after Ctrl-C: what was segmented stays described.
             text = json.dumps(report, indent=2) + "\n"

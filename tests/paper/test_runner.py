@@ -182,20 +182,25 @@ def test_ctrl_c_ends_the_job_too_and_the_rest_goes_on_later(tmp_path):
     slow = f"import os, time, pathlib; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); "
     slow += "time.sleep(60)"
     script.write_text(
-        "import pathlib, sys\n"
+        "import dataclasses, pathlib, sys\n"
+        "from tfseg import cli\n"
         "from tfseg.paper.runner import Job, Runner\n"
+        "@dataclasses.dataclass\nclass Options: pass\n"
         f"product = pathlib.Path({str(tmp_path / 'slow.txt')!r})\n"
         f"job = Job('slow', 'k', ('-c', {slow!r}), product)\n"
-        f"Runner(pathlib.Path({str(tmp_path / 'out')!r}), [job]).run()\n"
+        f"run = lambda options: Runner(pathlib.Path({str(tmp_path / 'out')!r}), [job]).run()\n"
+        "sys.exit(cli.run('command', 'Runs.', Options, run))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, env=environment, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted: 0 of 1 runs are finished; the same command goes on\n"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     assert "run" not in json.loads((tmp_path / "out/jobs/slow.json").read_text())

@@ -27,14 +27,14 @@ class Run:
         self.out, self.err = self._out.read_text(), self._err.read_text()
         return self
 
-    def kill_when(self, condition, seconds: float = 300) -> "Run":
-        """Sends SIGKILL as soon as `condition()` holds."""
+    def kill_when(self, condition, seconds: float = 300, signum: int = signal.SIGKILL) -> "Run":
+        """Sends a signal as soon as `condition()` holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert self._process.is_alive(), f"ended too early: {self._err.read_text()[-3000:]}"
             assert time.monotonic() < deadline, "waited for in vain"
             time.sleep(0.002)
-        os.kill(self._process.pid, signal.SIGKILL)
+        os.kill(self._process.pid, signum)
         return self.wait()
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfseg import stopping
 from tfseg.data.images import ImageLike, read_image
 from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
@@ -189,7 +190,8 @@ class Segmenter:
             if crf is not None and crf_processes > 1:
                 # Fork would copy TensorFlow's threads half-way through their work.
                 spawn = multiprocessing.get_context("spawn")
-                pool = stack.enter_context(ProcessPoolExecutor(crf_processes, mp_context=spawn))
+                pool = ProcessPoolExecutor(crf_processes, spawn, stopping.leave_to_parent)
+                stack.callback(pool.shutdown, cancel_futures=True)
                 refine = partial(_refine_there, pool, crf)
             prepare = partial(self._prepare, keep_errors=keep_errors)
             inputs = ordered_map(threads, prepare, queries, ahead=2 * batch_size)

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfseg.cli import expand_flagfiles
+from tfseg import stopping
+from tfseg.cli import expand_flagfiles, format_seconds
 from tfseg.files import write_atomic
 
 _POLL_SECONDS = 0.5
@@ -89,7 +90,9 @@ class Runner:
     def run(self) -> bool:
         """Runs what is not finished; returns whether everything is now.
 
-        Ctrl-C goes through: a second call starts where this one ended.
+        Raises:
+            Stopped: If it was told to stop. The job that was under way saves its work first; a second call
+                starts where this one ended.
         """
         waiting = [job for job in self.jobs if job.name not in self.seconds]
         print(f"{len(self.jobs)} runs, {len(self.jobs) - len(waiting)} of them finished before", flush=True)
@@ -101,7 +104,12 @@ class Runner:
             number = self.jobs.index(job) + 1
             left = format_seconds(self._estimate(waiting[position:]))
             print(f"[{number}/{len(self.jobs)}] {job.name} (time left in all: {left})", flush=True)
-            self._run(job)
+            try:
+                self._run(job)
+            except stopping.Stopped as stopped:
+                finished = f"{len(self.seconds)} of {len(self.jobs)} runs are finished"
+                stopped.add_note(f"{finished}; the same command goes on")
+                raise
         for name, reason in self.failed.items():
             print(f"failed: {name}: {reason}", file=sys.stderr)
         return not self.failed
@@ -142,13 +150,18 @@ class Runner:
         self._write_note(job, started)
         begin = time.monotonic()
         with log.open("wb") as file:
+            # In a group of its own, Ctrl-C reaches it through us alone, and once.
             process = subprocess.Popen(
-                [sys.executable, *job.argv], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
-            )
+                [sys.executable, *job.argv],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, process_group=0,
+            )  # fmt: skip
+        with stopping.later(f"{job.name} has saved its work", process.kill) as stop:
             try:
-                _watch(process, log)
+                _watch(process, log, stop)
             finally:
                 _end(process)
+        if process.returncode:
+            stop.check()
         seconds = time.monotonic() - begin
         if process.returncode:
             reason = f"status {process.returncode}: {_last_words(log)}; see {log}"
@@ -157,6 +170,7 @@ class Runner:
         else:
             self.seconds[job.name], self._runs[job.name] = seconds, uuid.uuid4().hex
             self._write_note(job, {**started, "seconds": round(seconds, 1), "run": self._runs[job.name]})
+            stop.check()
             return
         self.failed[job.name] = reason
         print(f"failed: {job.name}: {reason}", file=sys.stderr, flush=True)
@@ -188,15 +202,6 @@ class Runner:
         return sum(means.get(job.kind, overall) for job in waiting)
 
 
-def format_seconds(seconds: float | None) -> str:
-    """Writes a duration for people: `48 s`, `12.5 min`, `3.2 h`; `unknown` for None."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _set_aside(path: Path) -> None:
     """Renames what an earlier run wrote to `NAME.replaced-N`; nothing is deleted."""
     if not path.exists():
@@ -209,21 +214,21 @@ def _set_aside(path: Path) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Stops a process that still runs, as after Ctrl-C; it may save its work, a second Ctrl-C kills it."""
+    """Stops a process that still runs; it may save its work."""
     if process.poll() is not None:
         return
     process.terminate()
     try:
         process.wait(_GRACE_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 
-def _watch(process: subprocess.Popen, log: Path) -> None:
-    """Waits for a process; on a terminal, shows the last line of its log meanwhile."""
+def _watch(process: subprocess.Popen, log: Path, stop: stopping.Stop) -> None:
+    """Waits for a process or a stop; on a terminal, shows the last line of its log meanwhile."""
     shown = 0
-    while True:
+    while stop.signal is None:
         try:
             process.wait(_POLL_SECONDS)
             break

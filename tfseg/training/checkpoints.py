@@ -1,16 +1,20 @@
 """Saving and restoring all that a training's next update depends on."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfseg import stopping
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.model_dir import BEST, ModelDir, save_model_dir, saved_checkpoints
+from tfseg.training.monitor import Monitor
 
 # Scripts import the model directory from here, where it was once.
 __all__ = ["BestCheckpoint", "ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
@@ -33,6 +37,71 @@ def stage_checkpoint(
     weights = {weight.path for weight in network.weights}
     random = [variable.value for variable in network.variables if variable.path not in weights]
     return tf.train.Checkpoint(model=network, optimizer=optimizer, step=step, random=random)
+
+
+class StageCheckpoints:
+    """The checkpoints of a running stage.
+
+    ```python
+    checkpoints = StageCheckpoints(network, optimizer, Path("model/joint"), keep=2)
+    checkpoints.restore()
+    ```
+
+    Args:
+        network: The network of the stage.
+        optimizer: Built for its trained variables.
+        stage_dir: Folder of the stage.
+        keep: How many are kept.
+
+    Attributes:
+        step: int64 variable, updates done; the training counts it up.
+        checkpoint: What is saved.
+    """
+
+    def __init__(
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, stage_dir: Path, keep: int
+    ) -> None:
+        self._network, self._stage_dir, self._keep = network, stage_dir, keep
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.checkpoint = stage_checkpoint(network, optimizer, self.step)
+
+    @property
+    def done(self) -> int:
+        """Number of updates done."""
+        return int(self.step.numpy())
+
+    def restore(self) -> str | None:
+        """Restores the newest that can be read; returns its path, None without any.
+
+        Raises:
+            InputError: If there are checkpoints, but none can be read.
+        """
+        self._manager, origin = restore_newest(self.checkpoint, self._stage_dir, self._keep)
+        return origin
+
+    def save(self, monitor: Monitor) -> None:
+        """Saves the update that is done, unless it is saved already.
+
+        Raises:
+            InputError: If a weight is not finite.
+        """
+        done = self.done
+        if (self._manager.latest_checkpoint or "").endswith(f"/ckpt-{done}"):
+            return
+        monitor.flush()
+        _require_finite_weights(self._network, done)
+        self._manager.save(checkpoint_number=done)
+
+    @contextlib.contextmanager
+    def saved_when_stopped(self, monitor: Monitor) -> Iterator[stopping.Stop]:
+        """Hears of signals while the block runs; whoever ends the block by `Stop.check` leaves it saved."""
+        with stopping.later("this update") as stop:
+            try:
+                yield stop
+            except stopping.Stopped as stopped:
+                self.save(monitor)
+                stopped.add_note(f"saved at update {self.done}; the same command goes on")
+                raise
 
 
 def restore_newest(
@@ -117,3 +186,17 @@ def _write_list(stage_dir: Path, saved: list[str]) -> None:
     lines += [f'all_model_checkpoint_paths: "{os.path.basename(path)}"' for path in saved]
     lines += [f"all_model_checkpoint_timestamps: {os.path.getmtime(f'{path}.index')}" for path in saved]
     write_atomic(stage_dir / "checkpoint", "".join(f"{line}\n" for line in lines).encode())
+
+
+def _require_finite_weights(network: keras.Model, step: int) -> None:
+    """Stops a run before it saves weights that are no numbers; their loss would show only an update later.
+
+    Raises:
+        InputError: If a weight is not finite.
+    """
+    for weight in network.weights:
+        if not tf.reduce_all(tf.math.is_finite(weight.value)):
+            raise InputError(
+                f"{weight.path} is not finite after step {step}; this update was not saved. "
+                "Lower --learning_rate"
+            )

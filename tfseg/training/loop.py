@@ -1,7 +1,7 @@
 """The training of one stage, from its last checkpoint if there is one, read from top to bottom."""
 
 import platform
-from collections.abc import Iterator
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,210 +9,156 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfseg import cli
-from tfseg.config import CLASSIFIER_STAGES, ModelConfig
-from tfseg.data.bad_records import BadRecords
-from tfseg.data.batches import explain_failure, training_batches
-from tfseg.data.labels import LabelMap
+from tfseg import cli, stopping
+from tfseg.commands import called
+from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.records import Split
-from tfseg.data.sampling import PairStream
-from tfseg.data.transform import Transform
-from tfseg.errors import InputError
 from tfseg.evaluation.masks import check_label_maps
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
-from tfseg.training.checkpoints import BestCheckpoint, restore_newest, stage_checkpoint
-from tfseg.training.monitor import Monitor, pictures_of, require_finite_weights
+from tfseg.training.checkpoints import BestCheckpoint, StageCheckpoints
+from tfseg.training.data import TrainingData
+from tfseg.training.monitor import Monitor, pictures_of
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
 from tfseg.training.start import load_start_weights, measure_features
-from tfseg.training.step import Batch, build_train_step
+from tfseg.training.step import build_train_step
 from tfseg.training.validation import Validation
 
 
 def train(options: TrainingOptions) -> None:
     """Trains the stage, from its last checkpoint if there is one.
 
+    Ctrl-C and SIGTERM end it after the update that is under way, saved.
+
     Raises:
         InputError: If records, flags or an earlier stage do not fit, or a loss is not finite.
+        Stopped: If it was told to stop.
     """
-    strategy = _strategy(options.cpu_devices)
-    keras.utils.set_random_seed(options.seed)
-    keras.config.set_dtype_policy(options.dtype_policy)
-
-    # Data: one stream of pairs a domain.
-    streams = _open_streams(options)
-    label_map = _common_label_map(streams, options.data_dir)
-
-    # Network, optimizer and where they start.
-    config = options.model_config(label_map.num_labels)
-    bad_records = BadRecords(options.on_bad_record)
-    transform = Transform(
-        config.image_size,
-        options.resize_to or round(config.image_size * 330 / 320),
-        options.mirror,
-        fit=config.image_fit,
-    )
-    directory = ModelDir(Path(options.model_dir), options.model, config, label_map)
+    strategy = _set_up(options)
+    data = TrainingData.open(options)
+    directory = ModelDir(Path(options.model_dir), options.model, data.config, data.label_map)
     directory.refuse_other()
     stage_dir = directory.path / options.stage
+
     with strategy.scope():
+        # Network, optimizer and update.
         network = directory.build(options.stage)
-        if options.stage in CLASSIFIER_STAGES:
-            known = {domain: stream.split.known_labels for domain, stream in streams.items()}
-            stage = MultiLabelStage(network, known, options.frozen_blocks, options.label_loss)
-        else:
-            stage = SegmentationStage(
-                network,
-                joint=options.stage == "joint",
-                seg_weight=options.seg_weight,
-                decode_target=options.target_masks > 0,
-                mean_per_micro_batch=options.seg_mean == "micro_batch",
-            )
-        optimizer = AdamWithMultipliers(_multipliers(stage, options), learning_rate=options.learning_rate)
-        optimizer.build(stage.trained)
-        step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        train_step = build_train_step(
-            stage,
-            optimizer,
-            tuple(streams),
-            options.batch_size,
-            options.micro_batch_size,
-            options.jit_compile,
-        )
+        stage = _stage(network, data)
+        optimizer = _optimizer(stage, options)
+        sizes = options.batch_size, options.micro_batch_size
+        train_step = build_train_step(stage, optimizer, tuple(data.streams), *sizes, options.jit_compile)
 
         # Resume, or start from the earlier stage.
-        checkpoint = stage_checkpoint(network, optimizer, step)
-        manager, origin = restore_newest(checkpoint, stage_dir, options.keep_checkpoints)
+        checkpoints = StageCheckpoints(network, optimizer, stage_dir, options.keep_checkpoints)
+        origin = checkpoints.restore()
         optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
-        if origin is None:
-            earlier = read_model_dir(options.init_dir) if options.init_dir else directory
-            origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
-            if config.feature_norm == "standardize" and options.stage != "joint":
-                print(f"{options.stage}: measures the encoder's features")
-                first = training_batches(streams, transform, 32, options.seed, bad_records=bad_records)
-                measure_features(network, first)
+        origin = origin or _load_start_weights(network, directory, data)
     directory.save()
-    start = int(step.numpy())
+    start = checkpoints.done
     print(f"{options.stage}: starts at update {start} from {origin}")
     if start >= options.steps:
         print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
-    validation = _open_validation(options, network, config, label_map)  # Refuses before the run is recorded.
-    append_run(
-        stage_dir, start + 1, sorted(cli.flag_lines(options)), _describe_run(options, streams, network)
-    )
+    inspection = _Inspection(network, data, checkpoints, stage_dir)  # Refuses before the run is recorded.
+    append_run(stage_dir, start + 1, sorted(cli.flag_lines(options)), _describe_run(data, network))
 
     # The loop.
-    batches = training_batches(streams, transform, options.batch_size, options.seed, start, bad_records)
-    pictured = options.stage not in CLASSIFIER_STAGES
-    if pictured:  # Always the same examples, so that pictures can be compared.
-        first = iter(
-            training_batches(streams, transform, options.batch_size, options.seed, bad_records=bad_records)
-        )
-        shown = _next(first, streams, options.batch_size, 0)
-    groups = {domain: label_map.ids(domain) for domain in streams}
-    monitor = Monitor(stage_dir, start, options.steps, options.batch_size, options.summary_every, groups)
-    best = BestCheckpoint(checkpoint, stage_dir) if options.keep_best else None
-    reader = iter(strategy.experimental_distribute_dataset(batches))
+    reader = iter(strategy.experimental_distribute_dataset(data.batches(start)))
     print("Compiling: the first update takes longer.", flush=True)
-    try:
+    with Monitor.of(data, stage_dir, start) as monitor, checkpoints.saved_when_stopped(monitor) as stop:
         for done in range(start + 1, options.steps + 1):
-            monitor.update(done, train_step(_next(reader, streams, options.batch_size, done - 1)))
-            step.assign(done)
+            monitor.update(done, train_step(data.next(reader, done - 1)))
+            checkpoints.step.assign(done)
             if done % options.checkpoint_every == 0 or done == options.steps:
-                monitor.flush()
-                require_finite_weights(network, done)
-                manager.save(checkpoint_number=done)
-            last = done == options.steps
-            if validation and (last or done % options.evaluate_every == 0):
-                figures = validation.measure()
-                monitor.validation(done, figures)
-                if best:
-                    best.offer(done, *next(iter(figures.items())))
-            if pictured and (last or done % options.pictures_every == 0):
-                drawn = {domain: pictures_of(network, shown[domain]) for domain in streams}
-                monitor.pictures(done, drawn)
-    finally:
-        monitor.close()
-        if bad_records:
-            print(f"{stage_dir}: {bad_records}")
+                checkpoints.save(monitor)
+            stop.check()
+            inspection.after(done, monitor)
+    print(_closing_line(options, monitor))
 
 
-def _open_validation(
-    options: TrainingOptions, network: keras.Model, config: ModelConfig, label_map: LabelMap
-) -> Validation | None:
-    if not options.val_split:
-        return None
-    split = Split.load(options.data_dir, options.val_split)
-    check_label_maps(label_map, split)
-    return Validation(network, options.stage, config, split, options.evaluate_images, options.on_bad_record)
-
-
-def _multipliers(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> list[float]:
-    """Factors on the learning rate, by variable."""
-    multipliers = (
-        official_multipliers(stage.trained) if options.lr_multipliers else [1.0] * len(stage.trained)
-    )
-    if options.stage != "joint":
-        return multipliers
-    slowed = {id(variable) for variable in stage.classified}
-    return [
-        factor * (options.attention_rate if id(variable) in slowed else 1.0)
-        for factor, variable in zip(multipliers, stage.trained, strict=True)
-    ]
-
-
-def _strategy(cpu_devices: int) -> tf.distribute.Strategy:
-    """MirroredStrategy over all GPUs, the CPU, or logical parts of the CPU."""
-    if not cpu_devices:
+def _set_up(options: TrainingOptions) -> tf.distribute.Strategy:
+    """Sets seed and precision; returns a strategy over all GPUs, the CPU, or logical parts of the CPU."""
+    keras.utils.set_random_seed(options.seed)
+    keras.config.set_dtype_policy(options.dtype_policy)
+    if not options.cpu_devices:
         return tf.distribute.MirroredStrategy()
-    parts = [tf.config.LogicalDeviceConfiguration()] * cpu_devices
+    parts = [tf.config.LogicalDeviceConfiguration()] * options.cpu_devices
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(options.cpu_devices)])
 
 
-def _open_streams(options: TrainingOptions) -> dict[str, PairStream]:
-    streams = {}
-    for domain, name in (("source", options.source_split), ("target", options.target_split)):
-        if not name:
-            continue
-        split = Split.load(options.data_dir, name)
-        if split.domain != domain:
-            raise InputError(f"--{domain}_split={name}: was built as {split.domain} records")
-        if domain == "target":
-            masks = options.target_masks
-        elif options.stage == "joint":
-            masks = None
-        else:  # Not trained on: they tell how much of the attention lies on the object.
-            masks = "available" if options.stage == "attention" else 0
-        streams[domain] = PairStream(
-            split,
-            options.seed,
-            fraction=options.source_fraction if domain == "source" else 1.0,
-            subset_seed=options.subset_seed,
-            masks=masks,
-        )
-    return streams
+def _stage(network: keras.Model, data: TrainingData) -> MultiLabelStage | SegmentationStage:
+    options = data.options
+    if options.stage in CLASSIFIER_STAGES:
+        known = {domain: stream.split.known_labels for domain, stream in data.streams.items()}
+        return MultiLabelStage(network, known, options.frozen_blocks, options.label_loss)
+    return SegmentationStage(
+        network,
+        joint=options.stage == "joint",
+        seg_weight=options.seg_weight,
+        decode_target=options.target_masks > 0,
+        mean_per_micro_batch=options.seg_mean == "micro_batch",
+    )
 
 
-def _common_label_map(streams: dict[str, PairStream], data_dir: str) -> LabelMap:
-    maps = [stream.split.label_map for stream in streams.values()]
-    if any(other != maps[0] for other in maps):
-        raise InputError(f"{data_dir}: the splits were built with different label maps; build both with one")
-    return maps[0]
+def _optimizer(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> AdamWithMultipliers:
+    """Builds Adam for the trained variables, with the factors on their learning rates."""
+    factors = official_multipliers(stage.trained) if options.lr_multipliers else [1.0] * len(stage.trained)
+    if options.stage == "joint":
+        slowed = {id(variable) for variable in stage.classified}
+        factors = [
+            factor * (options.attention_rate if id(variable) in slowed else 1.0)
+            for factor, variable in zip(factors, stage.trained, strict=True)
+        ]
+    optimizer = AdamWithMultipliers(factors, learning_rate=options.learning_rate)
+    optimizer.build(stage.trained)
+    return optimizer
 
 
-def _next(reader: Iterator[Batch], streams: dict[str, PairStream], batch_size: int, step: int) -> Batch:
-    try:
-        return next(reader)
-    except tf.errors.OpError as error:
-        raise explain_failure(streams, batch_size, step, error) from error
+def _load_start_weights(network: keras.Model, directory: ModelDir, data: TrainingData) -> str:
+    """Loads what the stage starts from; returns what that was."""
+    options = data.options
+    earlier = read_model_dir(options.init_dir) if options.init_dir else directory
+    origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
+    if data.config.feature_norm == "standardize" and options.stage != "joint":
+        print(f"{options.stage}: measures the encoder's features")
+        measure_features(network, data.batches(batch_size=32))
+    return origin
 
 
-def _describe_run(
-    options: TrainingOptions, streams: dict[str, PairStream], network: keras.Model
-) -> dict[str, Any]:
+class _Inspection:
+    """What is looked at every so many updates and after the last: validation, best checkpoint, pictures."""
+
+    def __init__(
+        self, network: keras.Model, data: TrainingData, checkpoints: StageCheckpoints, stage_dir: Path
+    ) -> None:
+        options = self._options = data.options
+        self._network, self._validation, self._shown = network, None, {}
+        if options.val_split:
+            split = Split.load(options.data_dir, options.val_split)
+            check_label_maps(data.label_map, split)
+            sizes = options.evaluate_images, options.on_bad_record
+            self._validation = Validation(network, options.stage, data.config, split, *sizes)
+        self._best = BestCheckpoint(checkpoints.checkpoint, stage_dir) if options.keep_best else None
+        if options.stage not in CLASSIFIER_STAGES:  # Always the same examples, so that they can be compared.
+            self._shown = data.next(iter(data.batches()), 0)
+
+    def after(self, done: int, monitor: Monitor) -> None:
+        """Shows what is due after an update; a signal ends it at once, for it changes no weight."""
+        options, last = self._options, done == self._options.steps
+        if self._validation and (last or done % options.evaluate_every == 0):
+            with stopping.at_once():
+                figures = self._validation.measure()
+            monitor.validation(done, figures)
+            if self._best:
+                self._best.offer(done, *next(iter(figures.items())))
+        if self._shown and (last or done % options.pictures_every == 0):
+            drawn = {domain: pictures_of(self._network, shown) for domain, shown in self._shown.items()}
+            monitor.pictures(done, drawn)
+
+
+def _describe_run(data: TrainingData, network: keras.Model) -> dict[str, Any]:
     """Returns what the run is made with and trained on, for the record of the stage."""
     return {
         "python": platform.python_version(),
@@ -221,16 +167,17 @@ def _describe_run(
         "numpy": np.__version__,
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "parameters": network.count_params(),
-        "data": {
-            domain: {
-                "split": stream.split.name,
-                "images": len(stream.images),
-                "pairs": len(stream),
-                "masks": stream.num_masks,
-                "fraction": options.source_fraction if domain == "source" else 1.0,
-                "subset_seed": options.subset_seed,
-                "sha256": stream.split.summary["sha256"],
-            }
-            for domain, stream in streams.items()
-        },
+        "data": data.description(),
     }
+
+
+def _closing_line(options: TrainingOptions, monitor: Monitor) -> str:
+    """Returns where the stage lies, how long it took, its last losses and what comes next."""
+    own = f"--model_dir={shlex.quote(options.model_dir)} --data_dir={shlex.quote(options.data_dir)}"
+    following = {
+        "encoder": "--stage=attention --encoder_weights=finetuned, with these flags or its recipe",
+        "classifier": f"{called('tfseg.evaluate')} {own} --method=labels",
+        "attention": "--stage=joint, with these flags or its recipe",
+        "joint": f"{called('tfseg.evaluate')} {own}",
+    }
+    return f"{Path(options.model_dir) / options.stage}: {monitor.summary()}; next: {following[options.stage]}"

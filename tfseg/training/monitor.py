@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,16 +16,19 @@ import tensorflow as tf
 
 from tfseg import cli
 from tfseg.commands import called
+from tfseg.data.bad_records import BadRecords
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
 from tfseg.files import write_atomic
 from tfseg.inference.pictures import grey, stretch
 from tfseg.inference.postprocessing import from_square
+from tfseg.training.data import TrainingData
 from tfseg.training.stages import ATTENTION_SUMS
 
 LOSS_LOG = "losses.jsonl"
 ATTENTION_LOG = "attention.jsonl"
 VALIDATION_LOG = "validation.jsonl"
+_RECENT = 20  # Updates of which the last losses are the mean.
 
 
 class Monitor:
@@ -37,6 +41,7 @@ class Monitor:
         batch_size: Pairs an update.
         summary_every: Updates between points of TensorBoard's curves.
         groups: Label ids by the name of their group, for the statistics of the attention.
+        bad_records: Those that were skipped; their number is told at the end.
     """
 
     def __init__(
@@ -47,8 +52,9 @@ class Monitor:
         batch_size: int,
         summary_every: int,
         groups: Mapping[str, Sequence[int]] = MappingProxyType({}),
+        bad_records: BadRecords | None = None,
     ) -> None:
-        self._groups = groups
+        self._stage_dir, self._groups, self._bad_records = stage_dir, groups, bad_records
         self._attention: AttentionSums | None = None
         self._warned: set[str] = set()
         self._attention_log = _open_log(stage_dir / ATTENTION_LOG, start_step)
@@ -59,7 +65,22 @@ class Monitor:
         self._log = _open_log(stage_dir / LOSS_LOG, start_step)
         self._writer = tf.summary.create_file_writer(str(stage_dir))
         self._bar = cli.progress_bar(stage_dir.name, "update", steps, initial=start_step)
-        self._last = time.perf_counter()
+        self._begin = self._last = time.perf_counter()
+        self._recent: deque[dict[str, float]] = deque(maxlen=_RECENT)
+
+    @classmethod
+    def of(cls, data: TrainingData, stage_dir: Path, start_step: int) -> "Monitor":
+        """Makes the monitor that the flags of a stage ask for."""
+        options = data.options
+        groups = {domain: data.label_map.ids(domain) for domain in data.streams}
+        every = options.batch_size, options.summary_every
+        return cls(stage_dir, start_step, options.steps, *every, groups, data.bad_records)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def update(self, step: int, losses: dict[str, tf.Tensor]) -> None:
         """Shows the losses of update `step`, counted from 1.
@@ -80,6 +101,7 @@ class Monitor:
                 f"the loss is {values['loss']} at step {step} ({values}); nothing of this update was saved. "
                 f"Lower --learning_rate, or look for damaged records with {called('tfrecords.verify')}"
             )
+        self._recent.append(values)
         self._log.write(json.dumps({"step": step, **values}) + "\n")
         if step % self._summary_every == 0:
             with self._writer.as_default(step=step):
@@ -138,6 +160,13 @@ class Monitor:
         self._validation_log.flush()
         self._writer.flush()
 
+    def summary(self) -> str:
+        """Returns, in one line, how long this run took and the mean of its last losses."""
+        means = {name: np.mean([values[name] for values in self._recent]) for name in self._recent[0]}
+        losses = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        seconds = cli.format_seconds(time.perf_counter() - self._begin)
+        return f"saved after {seconds}; {losses} (mean of the last {len(self._recent)} updates)"
+
     def close(self) -> None:
         """Ends bar, log and curves."""
         self.flush()
@@ -146,26 +175,14 @@ class Monitor:
         self._attention_log.close()
         self._validation_log.close()
         self._writer.close()
-
-
-def require_finite_weights(network: keras.Model, step: int) -> None:
-    """Stops a run before it saves weights that are no numbers; their loss would show only an update later.
-
-    Raises:
-        InputError: If a weight is not finite.
-    """
-    for weight in network.weights:
-        if not tf.reduce_all(tf.math.is_finite(weight.value)):
-            raise InputError(
-                f"{weight.path} is not finite after step {step}; this update was not saved. "
-                "Lower --learning_rate"
-            )
+        if self._bad_records:
+            print(f"{self._stage_dir}: {self._bad_records}")
 
 
 def _open_log(path: Path, start_step: int):
     kept = [entry for entry in read_losses(path) if entry["step"] <= start_step]
     write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-    return path.open("a")
+    return path.open("a", buffering=1)  # A line an update, for whoever follows it.
 
 
 def read_losses(path: Path) -> list[dict[str, float]]:
