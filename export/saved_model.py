@@ -57,12 +57,13 @@ def _run(options: ExportOptions) -> None:
     """Exports the weights and holds the reloaded export to the Keras model."""
     from tfseg.model_dir import read_model_dir
 
-    from .publish import export_model, next_version
-    from .signatures import Options
-
     directory = read_model_dir(options.model_dir)
-    model = directory.load("joint", options.checkpoint)
-    classifier = directory.load_classifier()
+    with cli.working("loading the model"):
+        from .publish import export_model, next_version
+        from .signatures import Options
+
+        model = directory.load("joint", options.checkpoint)
+        classifier = directory.load_classifier()
     output_dir = Path(options.output_dir)
     version_dir = output_dir / str(options.version or next_version(output_dir))
     decided = Options(
@@ -72,7 +73,8 @@ def _run(options: ExportOptions) -> None:
         max_pixels=options.max_pixels,
         image_dtype=options.image_dtype,
     )
-    found = export_model(directory, model, classifier, version_dir, decided, options.weights_dtype)
+    with cli.working("writing the export and holding it to the model"):
+        found = export_model(directory, model, classifier, version_dir, decided, options.weights_dtype)
     size = sum(path.stat().st_size for path in version_dir.rglob("*") if path.is_file())
     print(
         f"{version_dir}: written, {size / 1e6:.1f} MB; reloaded, it differs from the Keras model by at most "

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: VerifyOptions) -> None:
     (path,) = options.path
-    verified = verify(Path(path), options.tolerance)
+    with cli.working("loading the export and calling it"):
+        verified = verify(Path(path), options.tolerance)
     for name, difference in verified.items():
         print(f"{name:16} {difference:.1e}")
     print(f"{path}: whole; {len(verified)} signatures give what they gave when they were exported")

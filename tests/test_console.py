@@ -82,7 +82,8 @@ def test_a_training_as_a_person_starts_it_shows_its_own_lines_only(synthetic_rec
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Compiling: the first update takes longer." in done.stdout
-    assert all(line.startswith("attention: ") and "/2 [" in line for line in done.stderr.splitlines())
+    said = [line for line in done.stderr.splitlines() if line != "loading TensorFlow ..."]
+    assert all(line.startswith("attention: ") and "/2 [" in line for line in said)
     assert not re.search(r"\b[IWE]\d{4} |INFO|WARNING", done.stdout)
 
 
@@ -105,6 +106,30 @@ def test_without_a_terminal_a_quick_step_shows_nothing(capsys):
     with cli.progress_bar("predict", "image", 2) as bar:
         bar.update(2)
     assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_takes_long_is_told(capsys, monkeypatch):
+    timers = []
+
+    class Timer:
+        def __init__(self, seconds, function):
+            self.seconds, self.function, self.runs = seconds, function, False
+            timers.append(self)
+
+        def start(self):
+            self.runs = True
+
+        def cancel(self):
+            self.runs = False
+
+    monkeypatch.setattr(cli.threading, "Timer", Timer)
+    with pytest.raises(InputError), cli.working("loading the model"):
+        (timer,) = timers
+        assert timer.runs and timer.seconds <= 2
+        timer.function()
+        raise InputError("no model")
+    assert capsys.readouterr().err == "loading the model ...\n"
+    assert not timer.runs  # A quick step says nothing.
 
 
 def test_a_missing_folder_and_a_missing_flagfile_are_named_as_such(tmp_path):

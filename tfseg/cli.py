@@ -26,6 +26,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -453,6 +454,27 @@ def _fail(message: str) -> int:
 
 
 _LONGEST_LINE = 8000
+
+
+@contextlib.contextmanager
+def working(at: str) -> Iterator[None]:
+    """Says on stderr what is under way while the block runs, if that takes over two seconds.
+
+    ```python
+    with cli.working("loading the model"):
+        segmenter = Segmenter.load(path)
+    ```
+
+    Args:
+        at: What is under way.
+    """
+    timer = threading.Timer(2.0, lambda: print(f"{at} ...", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def progress_bar(desc: str, unit: str, total: int | None = None, **options: Any) -> "tqdm":

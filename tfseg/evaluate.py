@@ -81,11 +81,12 @@ def _run(options: EvaluationOptions) -> None:
     from tfseg.evaluation.table import format_metrics
 
     started = time.monotonic()
-    with cli.progress_bar(f"evaluate {split.name}", "image", smoothing=0.05) as bar:
+    with cli.progress_bar(f"evaluate {split.name}: loading", "image", smoothing=0.05) as bar:
 
         def show(done: int, total: int) -> None:
             if bar.total is None:
                 bar.total, bar.initial, bar.n = total, done, done
+                bar.set_description_str(f"evaluate {split.name}: ", refresh=False)
             bar.update(done - bar.n)
 
         try:

@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: PageOptions) -> None:
-    from tfseg.inference.segmenter import Segmenter
     from tfseg.web.answers import Answers
     from tfseg.web.server import PageServer
 
-    segmenter = Segmenter.load(options.model_dir, **dataclasses.asdict(options.segmenter))
+    with cli.working("loading the model"):
+        from tfseg.inference.segmenter import Segmenter
+
+        segmenter = Segmenter.load(options.model_dir, **dataclasses.asdict(options.segmenter))
     with PageServer(Answers(segmenter), options.port) as server:
         print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
         try:

@@ -67,12 +67,14 @@ def _run(options: PredictionOptions) -> int:
     crf = options.crf.crf_parameters()
 
     from tfseg.inference.files import named_files, output_names
-    from tfseg.inference.segmenter import Segmenter
 
     output_dir = Path(options.output_dir)
     files = list(named_files(options.images))
     names = output_names(files)
-    segmenter = Segmenter.load(options.model_dir, **dataclasses.asdict(options.segmenter))
+    with cli.working("loading the model"):
+        from tfseg.inference.segmenter import Segmenter
+
+        segmenter = Segmenter.load(options.model_dir, **dataclasses.asdict(options.segmenter))
     results = segmenter.segment_many(
         files,
         labels=options.label or None,

@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: TrainingOptions) -> None:
     # TensorFlow is imported once the flags are known to be right.
-    from tfseg.training.loop import train
+    with cli.working("loading TensorFlow"):
+        from tfseg.training.loop import train
 
     train(options)
 

@@ -59,10 +59,11 @@ def _run(options: Options) -> None:
     split = Split.load(options.data_dir, options.split)
     if split.label_map != directory.label_map:
         raise InputError(f"split {split.name}: its label map is not the model's")
-    from tfseg.inference.networks import KerasNetwork
-
     config = directory.config
-    network = KerasNetwork(directory.load("joint"), None, config.decoder_input, config.image_fit)
+    with cli.working("loading the model"):
+        from tfseg.inference.networks import KerasNetwork
+
+        network = KerasNetwork(directory.load("joint"), None, config.decoder_input, config.image_fit)
     found = measure(network, split, options.background_factor, options.seed)
     print(f"{'map':12} {'mIoU %':>7}")
     for way, miou in found.items():

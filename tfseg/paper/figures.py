@@ -113,7 +113,6 @@ def _run(options: FigureOptions) -> None:
     if not options.images and options.data_dir is None:
         raise InputError("no image given; say --images=FILE,... or --data_dir=DIR")
     from tfseg.data.records import Split
-    from tfseg.inference.segmenter import Segmenter
     from tfseg.model_dir import load_model
     from tfseg.paper.examples import choose_pairs, find_examples, read_example
 
@@ -122,10 +121,14 @@ def _run(options: FigureOptions) -> None:
         examples = find_examples(split, options.images)
     else:
         examples = [read_example(split, index) for index, _ in choose_pairs(split, options.count)]
-    segmenter, baseline = Segmenter.load(options.model_dir), None
-    if options.baseline_dir and options.figure == "5":
-        baseline = Segmenter.load(options.baseline_dir)
-    shown = [_show(options, example, segmenter, baseline, crf) for example in examples]
+    with cli.working("loading the model"):
+        from tfseg.inference.segmenter import Segmenter
+
+        segmenter, baseline = Segmenter.load(options.model_dir), None
+        if options.baseline_dir and options.figure == "5":
+            baseline = Segmenter.load(options.baseline_dir)
+    with cli.working("drawing"):
+        shown = [_show(options, example, segmenter, baseline, crf) for example in examples]
     if options.figure == "6":
         picture = gram_rows(shown, load_model(options.model_dir), pixels)
     else:

@@ -92,7 +92,8 @@ def _run(options: ReportOptions) -> None:
         )
     figures = [show_figure(Path(path)) for path in options.figures]
     stages = read_stages(directory.path)
-    examples, export = _segment_examples(directory, split, Path(options.export_dir), options.examples)
+    with cli.working("segmenting the examples, by model and export"):
+        examples, export = _segment_examples(directory, split, Path(options.export_dir), options.examples)
     seed = next((stage.flag("seed") for stage in reversed(stages) if stage.flag("seed")), "unknown")
     page = render(
         title=f"{directory.name} on {split.label_map.name}",
