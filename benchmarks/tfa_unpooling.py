@@ -1,21 +1,21 @@
-"""Run by unpooling.py with .venv-tfa's Python: times `tfa.layers.MaxUnpooling2D`.
+"""Run by unpooling.py with .venv-tfa's Python: `tfa.layers.MaxUnpooling2D`, on request.
 
-Usage: tfa_unpooling.py B,H,W,C ROUNDS; the last line printed is JSON of median milliseconds.
+Usage: tfa_unpooling.py '{"shape": [B, H, W, C]}'; see `timing.serve`.
 """
 
 import json
 import sys
-import time
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_addons as tfa
+from timing import serve
 
 
-def main(shape: str, rounds: str) -> None:
-    """Prints the medians of forward, and of forward with backward."""
-    sizes = tuple(map(int, shape.split(",")))
-    maps = np.maximum(np.random.default_rng(0).standard_normal(sizes), 0).astype(np.float32)
+def main(text: str) -> None:
+    """Answers requests until standard input ends."""
+    rng = np.random.default_rng(0)
+    maps = np.maximum(rng.standard_normal(json.loads(text)["shape"]), 0).astype(np.float32)
     values, argmax = tf.nn.max_pool_with_argmax(maps, 2, 2, "VALID")
     unpool = tfa.layers.MaxUnpooling2D()
 
@@ -30,18 +30,16 @@ def main(shape: str, rounds: str) -> None:
             unpooled = unpool(values, argmax)
         return unpooled, tape.gradient(unpooled, values, unpooled)
 
-    medians = {}
-    for mode, function in (("forward", forward), ("forward + backward", both)):
-        function()
-        seconds = []
-        for _ in range(int(rounds)):
-            start = time.perf_counter()
-            for output in tf.nest.flatten(function()):
-                output[0, 0, 0, 0].numpy()
-            seconds.append(time.perf_counter() - start)
-        medians[mode] = 1e3 * float(np.median(seconds))
-    print(json.dumps(medians))
+    def wait(outputs) -> None:
+        for output in tf.nest.flatten(outputs):
+            output[0, 0, 0, 0].numpy()
+
+    measurements = {
+        "unpooling forward": lambda: wait(forward()),
+        "unpooling forward + backward": lambda: wait(both()),
+    }
+    serve({"measurements": list(measurements)}, measurements)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

@@ -1,28 +1,26 @@
-"""Times an update of the joint stage against its floor, and against another source tree.
+"""Times an update of the joint stage against its floor, PyTorch, and another source tree.
 
 The floor is an update's convolutions run alone, and the bytes that Adam must move. Trees and floor are
 measured in turn, round after round, so that their ratios hold although the machine's speed drifts; where
-others use the machine at the same time, the processors' time says more than the clock's.
+others use the machine at the same time, the processors' time says more than the clock's. PyTorch, eager and
+compiled, runs the same update (`torch_transfernet.py`) in .venv-torch, if that is there.
 """
 
 import contextlib
 import dataclasses
-import json
-import os
-import subprocess
+import functools
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from benchmarks import timing
 from tfseg import cli
-from tfseg.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
-WORKER = Path(__file__).with_name("train_step_worker.py")
+NAMES = (
+    "preset", "image_size", "batch_size", "micro_batch_size", "dtype_policy", "jit_compile", "threads",
+)  # fmt: skip
+"""What the processes that measure are told."""
 EXAMPLES = (
     "--preset=official --image_size=160 --batch_size=16 --micro_batch_size=4",
     "--preset=official --image_size=160 --batch_size=16 --against=../before --output=train_step.json",
@@ -39,6 +37,8 @@ class BenchmarkOptions:
     micro_batch_size: int = cli.flag("Pairs computed at once; 0: all of a domain.", default=0, lower=0)
     dtype_policy: Literal["float32", "mixed_bfloat16"] = cli.flag("Precision.", default="float32")
     jit_compile: bool = cli.flag("Compile the micro-batch by XLA.", default=False)
+    threads: int = cli.flag("Threads of each process; 0: one a processor.", default=0, lower=0)
+    torch: bool = cli.flag("Time PyTorch, too.", default=True)
     rounds: int = cli.flag("Timed updates; the median counts.", default=3, lower=1)
     against: Path | None = cli.flag(
         "Checkout of another version, timed in turn with this one.", default=None, exists="folder"
@@ -53,99 +53,78 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: BenchmarkOptions) -> None:
     results = measure(options)
-    print_table(options, results)
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=2) + "\n")
-
-
-class _Worker:
-    """A process of `train_step_worker.py` on one source tree."""
-
-    def __init__(self, tree: Path, options: BenchmarkOptions) -> None:
-        names = ("preset", "image_size", "batch_size", "micro_batch_size", "dtype_policy", "jit_compile")
-        words = json.dumps({name: getattr(options, name) for name in names})
-        environment = {**os.environ, "PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), words],
-            cwd=tree,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started = time.perf_counter()
-        self.first_loss = self._answer()["loss"]
-        self.start_s = time.perf_counter() - started
-
-    def ask(self, what: str) -> dict[str, float]:
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, float]:
-        line = self._process.stdout.readline()
-        if not line:
-            raise InputError(f"the process that measures ended with status {self._process.wait()}")
-        return json.loads(line)
+    print_results(options, results)
+    timing.write(options.output, options, results)
 
 
 def measure(options: BenchmarkOptions) -> dict[str, dict]:
-    """Times all trees and the floor in turn.
+    """Times all trees, PyTorch and the floor in turn.
 
     Returns:
-        `{"here" | "before" | "floor": {"wall_s" and "cpu_s": {"median", "low", "high"}, "peak_gb", "start_s",
-        "losses"}}`, the last three not for the floor; the start lasts to the end of the first update.
+        `{"tfseg" | "before" | "PyTorch" | "PyTorch, compiled" | "floor": {"wall_s" and "cpu_s": spreads, "of
+        floor": both as shares of the floor, and but for the floor "peak_gb", "start_s", "start" and
+        "losses"}}`; the start lasts to the end of the first update.
     """
     with contextlib.ExitStack() as stack:
-        workers = {}
-        for name, tree in (("here", ROOT), ("before", options.against)):
-            if tree is not None:
-                workers[name] = _Worker(tree.resolve(), options)
-                stack.callback(workers[name].close)
-        measured: dict[str, list[dict[str, float]]] = {name: [] for name in (*workers, "floor")}
-        for _ in range(options.rounds):
-            for name, worker in workers.items():
-                measured[name].append(worker.ask("update"))
+        workers = {name: stack.enter_context(start()) for name, start in _starts(options).items()}
+        updates = {name: functools.partial(worker.ask, "update") for name, worker in workers.items()}
+        taken = timing.in_turn(updates, options.rounds, warm_up=0)
         # Afterwards, for its arrays would count among the peaks.
-        workers["here"].ask("floor")  # Traces its convolutions.
-        for _ in range(options.rounds):
-            measured["floor"].append(workers["here"].ask("floor"))
+        floor = functools.partial(workers["tfseg"].ask, "floor")
+        taken |= timing.in_turn({"floor": floor}, options.rounds)
     results = {}
-    for name, rounds in measured.items():
-        results[name] = {unit: _spread([entry[unit] for entry in rounds]) for unit in ("wall_s", "cpu_s")}
+    for name, entries in taken.items():
+        results[name] = timing.times(entries) | {"of floor": timing.ratios(entries, taken["floor"])}
         if name in workers:
+            ready = workers[name].ready
             results[name] |= {
-                "peak_gb": rounds[-1]["peak_gb"],
+                "peak_gb": entries[-1]["peak_gb"],
                 "start_s": workers[name].start_s,
-                "losses": [workers[name].first_loss, *(entry["value"] for entry in rounds)],
+                "start": ready["start"],
+                "losses": [ready["loss"], *(entry["value"] for entry in entries)],
             }
     return results
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(values)), "low": min(values), "high": max(values)}
+def _starts(options: BenchmarkOptions) -> dict[str, Callable[[], timing.Worker]]:
+    arguments = {name: getattr(options, name) for name in NAMES}
+    starts = {}
+    for name, tree in (("tfseg", timing.ROOT), ("before", options.against)):
+        if tree is not None:
+            starts[name] = functools.partial(
+                timing.Worker, "train_step_worker.py", arguments, tree=tree.resolve()
+            )
+    python = timing.peer("torch") if options.torch else None
+    if python is not None:
+        for name, compiled in (("PyTorch", False), ("PyTorch, compiled", True)):
+            more = arguments | {"compiled": compiled}
+            starts[name] = functools.partial(timing.Worker, "torch_train_step.py", more, python)
+    return starts
 
 
-def print_table(options: BenchmarkOptions, results: dict[str, dict]) -> None:
-    """Prints times of an update, as ratios to the floor, and peak memory."""
+def print_results(options: BenchmarkOptions, results: dict[str, dict]) -> None:
+    """Prints times of an update, as shares of the floor, peak memory and what the start took."""
     size = f"{options.image_size}x{options.image_size}" if options.image_size else "the preset's size"
     print(
         f"joint stage, {options.preset}, {size}, {options.batch_size} pairs, micro-batches of "
         f"{options.micro_batch_size or options.batch_size // 2}, {options.dtype_policy}"
     )
-    print(f"{'':8}{'clock, s':>22}{'of floor':>10}{'processors, s':>24}{'of floor':>10}{'peak, GB':>10}")
+    rows = []
     for name, row in results.items():
-        cells = []
-        for unit, width in (("wall_s", 22), ("cpu_s", 24)):
-            spread, floor = row[unit], results["floor"][unit]["median"]
-            text = f"{spread['median']:.2f} ({spread['low']:.2f}-{spread['high']:.2f})"
-            cells.append(f"{text:>{width}}{spread['median'] / floor:>9.2f}x")
-        peak = f"{row['peak_gb']:>10.2f}" if "peak_gb" in row else f"{'-':>10}"
-        print(f"{name:8}{''.join(cells)}{peak}")
+        cells = [
+            text
+            for unit in timing.UNITS
+            for text in (timing.shown(row[unit]), f"{timing.shown(row['of floor'][unit])}x")
+        ]
+        started = [f"{row['peak_gb']:.2f}", f"{row['start_s']:.1f}"] if name != "floor" else ["-", "-"]
+        rows.append([name, *cells, *started])
+    timing.print_table(
+        ["", "clock, s", "of floor", "processors, s", "of floor", "peak, GB", "start, s"], rows
+    )
+    for name, row in results.items():
+        if name != "floor":
+            parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in row["start"].items())
+            print(f"start of {name}, s: {parts}")
 
 
 if __name__ == "__main__":

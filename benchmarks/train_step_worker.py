@@ -1,18 +1,17 @@
 """Run by train_step.py, one process for each source tree: updates of the joint stage, on request.
 
 Usage: train_step_worker.py '{"preset": ..., "image_size": ..., "batch_size": ..., "micro_batch_size": ...,
-"dtype_policy": ..., "jit_compile": ...}'. The first line printed tells of the first update. Each line read
-from standard input then asks for one measurement, `update` or `floor`, and is answered by one line of JSON.
+"dtype_policy": ..., "jit_compile": ..., "threads": ...}'; see `timing.serve`. It tells of the first update
+and of what the start took, and measures `update` and `floor`.
 """
 
 import json
-import resource
 import sys
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
+from timing import Laps, serve
 
 from tfseg.config import ModelConfig, preset
 from tfseg.models import build_transfernet
@@ -26,6 +25,10 @@ DOMAINS = ("source", "target")
 def main(text: str) -> None:
     """Answers requests until standard input ends."""
     options = json.loads(text)
+    start = Laps(options["started"])
+    start.end("imports")
+    tf.get_logger().setLevel("ERROR")  # The floor traces one function for many shapes.
+    tf.config.threading.set_intra_op_parallelism_threads(options["threads"])
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(options["dtype_policy"])
     config = preset(options["preset"])
@@ -39,32 +42,18 @@ def main(text: str) -> None:
             stage, optimizer, DOMAINS, batch_size, micro_batch_size, options["jit_compile"]
         )
     batch = _batch(config, batch_size // 2)
+    start.end("network")
     loss = float(step(batch)["loss"])
+    start.end("first update")
     parameters = sum(int(np.prod(variable.shape)) for variable in stage.trained)
-    print(json.dumps({"loss": loss, "parameters": parameters}), flush=True)
-    measurements = {
-        "update": lambda: float(step(batch)["loss"]),
-        "floor": lambda: _floor(config, batch_size // 2, micro_batch_size or batch_size // 2, parameters),
-    }
-    for line in sys.stdin:
-        print(json.dumps(_timed(measurements[line.strip()])), flush=True)
-
-
-def _timed(measured) -> dict[str, float]:
-    """Wall time, time of all processors, peak memory of the process so far, and what came out."""
-    cpu, wall = _processor_seconds(), time.perf_counter()
-    value = measured()
-    return {
-        "wall_s": time.perf_counter() - wall,
-        "cpu_s": _processor_seconds() - cpu,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "value": value,
-    }
-
-
-def _processor_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    micro = micro_batch_size or batch_size // 2
+    serve(
+        {"loss": loss, "start": start.seconds},
+        {
+            "update": lambda: float(step(batch)["loss"]),
+            "floor": lambda: _floor(config, batch_size // 2, micro, parameters),
+        },
+    )
 
 
 def _batch(config: ModelConfig, share: int) -> dict[str, dict[str, tf.Tensor]]:

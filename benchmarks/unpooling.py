@@ -1,17 +1,16 @@
 """Times pooling with switches and unpooling against other ways.
 
-All ways run in turn, round after round, in one process, so that their ratios hold although the
-machine's speed drifts. A copy of the larger maps shows what moving their bytes takes. TensorFlow Addons runs
-right after in its own environment, .venv-tfa, if that is there.
+All ways run in turn, round after round, so that their ratios hold although the machine's speed drifts. A copy
+of the larger maps shows what moving their bytes takes. TensorFlow Addons and PyTorch run in processes of
+their own environments, .venv-tfa and .venv-torch, where those are there; all use every processor.
 """
 
+import contextlib
 import dataclasses
-import json
+import functools
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # TensorFlow reports at length that the argmax op has no XLA kernel; the table says so in one dash.
@@ -21,15 +20,14 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from benchmarks import timing
 from tfseg import cli
 from tfseg.errors import InputError
 from tfseg.layers import MaxPooling2DWithSwitches, MaxUnpooling2D
 
-ROOT = Path(__file__).resolve().parents[1]
-TFA_PYTHON = ROOT / ".venv-tfa" / "bin" / "python"
+KINDS = ("pooling", "unpooling")
 MODES = ("forward", "forward + backward", "XLA forward", "XLA forward + backward")
-
-
+ARGMAX = "argmax op, scatter_nd"
 EXAMPLES = ("--rounds=5", "--shape=8,160,160,64 --output=pooling.json")
 
 
@@ -42,9 +40,7 @@ class BenchmarkOptions:
         default=("1,320,320,64", "1,160,160,128", "1,80,80,256", "1,40,40,512"),
     )
     rounds: int = cli.flag("Timed rounds; the median counts.", default=15, lower=1)
-    output: str | None = cli.flag(
-        "JSON file for the figures; without it, they are only printed.", default=None
-    )
+    output: Path | None = cli.flag("JSON file for the figures.", default=None)
 
 
 def pool_by_slices(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,13 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: BenchmarkOptions) -> None:
     tf.get_logger().setLevel("ERROR")
+    peers = {
+        name: (script, python)
+        for name, script, python in (
+            ("TensorFlow Addons", "tfa_unpooling.py", timing.peer("tfa")),
+            ("PyTorch", "torch_unpooling.py", timing.peer("torch")),
+        )
+        if python is not None
+    }
     results = {}
     for text in options.shape:
-        shape = _parse_shape(text)
-        results[text] = measure(shape, options.rounds)
-        print_table(text, results[text])
-    if options.output:
-        Path(options.output).write_text(json.dumps(results, indent=2) + "\n")
+        results[text] = measure(_parse_shape(text), options.rounds, peers)
+        print_times(text, results[text])
+    timing.write(options.output, options, results)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
@@ -118,16 +120,43 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def measure(shape: tuple[int, ...], rounds: int) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Times every way in every mode.
+def measure(
+    shape: tuple[int, ...], rounds: int, peers: Mapping[str, tuple[str, Path]]
+) -> dict[str, dict[str, dict[str, dict]]]:
+    """Times every way in every mode, in turn.
 
     Args:
         shape: `[B, H, W, C]` of the maps that are pooled.
         rounds: How often each is timed.
+        peers: Script and Python of each process, by the name of its way.
 
     Returns:
-        `{"pooling" | "unpooling": {way: {mode: median milliseconds, or None if it cannot run}}}`.
+        `{"pooling" | "unpooling" | "both": {way: {mode: spreads of "wall_s" and "cpu_s", and "speed", both
+        again as times as fast as the argmax op and `tf.scatter_nd` without XLA}}}`; what a way cannot do is
+        left out.
     """
+    with contextlib.ExitStack() as stack:
+        measurements = _measurements(shape)
+        for name, (script, python) in peers.items():
+            worker = stack.enter_context(timing.Worker(script, {"shape": shape}, python))
+            for what in worker.ready["measurements"]:
+                kind, mode = what.split(" ", 1)
+                measurements[kind, name, mode] = functools.partial(worker.ask, what)
+        taken = timing.in_turn(measurements, rounds)
+    for kind, way, mode in list(taken):
+        other = taken.get(("unpooling", way, mode))
+        if kind == "pooling" and other:
+            pairs = zip(taken[kind, way, mode], other, strict=True)
+            taken["both", way, mode] = [{unit: a[unit] + b[unit] for unit in timing.UNITS} for a, b in pairs]
+    results: dict[str, dict[str, dict[str, dict]]] = {}
+    for (kind, way, mode), entries in taken.items():
+        base = taken[kind, ARGMAX, mode.removeprefix("XLA ")]
+        row = results.setdefault(kind, {}).setdefault(way, {})
+        row[mode] = timing.times(entries) | {"speed": timing.ratios(base, entries)}
+    return results
+
+
+def _measurements(shape: tuple[int, ...]) -> dict[tuple[str, str, str], Callable[[], timing.Measured]]:
     rng = np.random.default_rng(0)
     maps = tf.constant(np.maximum(rng.standard_normal(shape), 0).astype(np.float32))
     pooled, switches = MaxPooling2DWithSwitches()(maps)
@@ -135,48 +164,31 @@ def measure(shape: tuple[int, ...], rounds: int) -> dict[str, dict[str, dict[str
     unpool = MaxUnpooling2D()
     ways = {
         "pooling": {
-            "argmax op": (lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "VALID"), maps, None),
-            "tfseg": (MaxPooling2DWithSwitches(), maps, None),
-            "slices": (pool_by_slices, maps, None),
-            "space_to_depth": (pool_by_space_to_depth, maps, None),
-            "a copy": (lambda x: x * 2.0, maps, None),
+            ARGMAX: (lambda x: tf.nn.max_pool_with_argmax(x, 2, 2, "VALID"), maps),
+            "tfseg": (MaxPooling2DWithSwitches(), maps),
+            "slices": (pool_by_slices, maps),
+            "space_to_depth": (pool_by_space_to_depth, maps),
+            "a copy": (lambda x: x * 2.0, maps),
         },
         "unpooling": {
-            "scatter_nd": (unpool_by_scatter, pooled, argmax),
+            ARGMAX: (unpool_by_scatter, pooled, argmax),
             "tfseg": (lambda x, s: unpool((x, s)), pooled, switches),
             "broadcast": (unpool_by_broadcast, pooled, switches),
             "depth_to_space": (unpool_by_depth_to_space, pooled, switches),
-            "a copy": (lambda x: x * 2.0, maps, None),
+            "a copy": (lambda x: x * 2.0, maps),
         },
     }
-    times = {kind: _time_in_turn(named, rounds) for kind, named in ways.items()}
-    if TFA_PYTHON.exists():
-        times["unpooling"]["TensorFlow Addons"] = _time_tfa(shape, rounds)
-    return times
+    return {
+        (kind, way, mode): functools.partial(timing.measured, call)
+        for kind in KINDS
+        for way, (function, *operands) in ways[kind].items()
+        for mode, call in _modes(function, operands).items()
+    }
 
 
-def _time_in_turn(named: dict[str, tuple], rounds: int) -> dict[str, dict[str, float | None]]:
-    calls = {}
-    for name, (function, x, indices) in named.items():
-        operands = (x,) if indices is None else (x, indices)
-        for mode, call in _modes(function, operands).items():
-            try:
-                call()
-                call()
-                calls[name, mode] = call
-            except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
-                continue  # No XLA kernel.
-    seconds = {key: [] for key in calls}
-    for _ in range(rounds):
-        for key, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[key].append(time.perf_counter() - start)
-    medians = {key: 1e3 * float(np.median(values)) for key, values in seconds.items()}
-    return {name: {mode: medians.get((name, mode)) for mode in MODES} for name in named}
+def _modes(function: Callable, operands: Sequence[tf.Tensor]) -> dict[str, Callable[[], None]]:
+    """Returns a call of each mode in which the function can run."""
 
-
-def _modes(function: Callable, operands: tuple) -> dict[str, Callable]:
     def forward(*operands: tf.Tensor) -> tf.Tensor:
         return function(*operands)
 
@@ -191,7 +203,11 @@ def _modes(function: Callable, operands: tuple) -> dict[str, Callable]:
     for mode in MODES:
         part = both if "backward" in mode else forward
         compiled = tf.function(part, jit_compile=mode.startswith("XLA"))
-        calls[mode] = lambda compiled=compiled: _wait(compiled(*operands))
+        with contextlib.suppress(
+            tf.errors.InvalidArgumentError, tf.errors.UnimplementedError
+        ):  # No XLA kernel.
+            compiled(*operands)
+            calls[mode] = lambda compiled=compiled: _wait(compiled(*operands))
     return calls
 
 
@@ -200,41 +216,20 @@ def _wait(outputs: tf.Tensor | tuple) -> None:
         output[(0,) * len(output.shape)].numpy()
 
 
-def _time_tfa(shape: tuple[int, ...], rounds: int) -> dict[str, float | None]:
-    script = Path(__file__).with_name("tfa_unpooling.py")
-    printed = subprocess.run(
-        [TFA_PYTHON, script, ",".join(map(str, shape)), str(rounds)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return {**dict.fromkeys(MODES), **json.loads(printed.splitlines()[-1])}
+def print_times(shape: str, results: dict[str, dict[str, dict[str, dict]]]) -> None:
+    """Prints milliseconds and how many times as fast as the argmax op and `tf.scatter_nd` each way is."""
+    for kind, ways in results.items():
+        for unit, title in (("wall_s", "clock"), ("cpu_s", "processors' time")):
+            print()
+            rows = []
+            for way, row in ways.items():
+                cells = [_cell(row[mode], unit) if mode in row else "-" for mode in MODES]
+                rows.append([way, *cells])
+            timing.print_table([f"[{shape}] {kind}, {title}", *MODES], rows)
 
 
-def print_table(shape: str, times: dict[str, dict[str, dict[str, float | None]]]) -> None:
-    """Prints milliseconds, and how many times faster than the first way without XLA each is."""
-    print(f"\nmaps [{shape}] float32: median ms (times faster than the first way without XLA)")
-    sums = {
-        "argmax op + scatter_nd": (times["pooling"]["argmax op"], times["unpooling"]["scatter_nd"]),
-        "tfseg": (times["pooling"]["tfseg"], times["unpooling"]["tfseg"]),
-    }
-    together = {
-        name: {mode: _add(first[mode], second[mode]) for mode in MODES}
-        for name, (first, second) in sums.items()
-    }
-    for kind, ways in {**times, "pooling + unpooling": together}.items():
-        print(f"{kind:24}" + "".join(f"{mode:>24}" for mode in MODES))
-        base = next(iter(ways.values()))
-        for name, row in ways.items():
-            cells = []
-            for mode in MODES:
-                ratio = row[mode] and base[mode.removeprefix("XLA ")] / row[mode]
-                cells.append(f"{row[mode]:.1f} ({ratio:.1f}x)" if row[mode] else "-")
-            print(f"  {name:22}" + "".join(f"{cell:>24}" for cell in cells))
-
-
-def _add(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first + second
+def _cell(found: dict, unit: str) -> str:
+    return f"{1e3 * found[unit]['median']:.1f} ms, {timing.shown(found['speed'][unit], 1)}x"
 
 
 if __name__ == "__main__":
