@@ -11,8 +11,17 @@ from tfseg.data.examples import read_example, record_name
 from tfseg.data.images import open_image
 from tfseg.data.records import Split, parse
 from tfseg.data.sampling import Pair, PairStream
-from tfseg.data.transform import Transform, apply, binary_mask, decode_image, decode_mask
+from tfseg.data.transform import (
+    Transform,
+    binary_mask,
+    decode_image,
+    decode_mask,
+    draw_view,
+    view_image,
+    view_mask,
+)
 from tfseg.errors import InputError
+from tfseg.losses import IGNORE_LABEL
 
 
 def training_batches(
@@ -45,8 +54,6 @@ def training_batches(
     if batch_size % len(streams):
         raise InputError(f"batch_size={batch_size}: must be a multiple of {len(streams)}, one share a domain")
     share = batch_size // len(streams)
-    if bad_records is None:
-        bad_records = BadRecords("fail")
     return tf.data.Dataset.zip(
         {
             domain: _domain_batches(stream, transform, share, seed, start_step, bad_records)
@@ -55,42 +62,71 @@ def training_batches(
     ).prefetch(2)
 
 
+def stored_pairs(
+    stream: PairStream, share: int, start_step: int = 0, bad_records: BadRecords | None = None
+) -> tf.data.Dataset:
+    """Builds the endless stream of pairs of one domain as they are stored.
+
+    Args:
+        stream: The pairs.
+        share: Pairs of an update, read at once.
+        start_step: As for `training_batches`.
+        bad_records: As for `training_batches`.
+
+    Returns:
+        Dataset of `(position, serialized, label, use_mask)`: scalars, int64, string, int32 and bool.
+    """
+    reader = _Reader(stream, BadRecords("fail") if bad_records is None else bad_records)
+
+    def fetch(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        read = [reader.read(int(position)) for position in positions]
+        return (
+            np.array([serialized for serialized, _ in read], dtype=object),
+            np.array([pair.label for _, pair in read], dtype=np.int32),
+            np.array([pair.use_mask for _, pair in read]),
+        )
+
+    def pairs(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        fetched = tf.numpy_function(fetch, [positions], (tf.string, tf.int32, tf.bool), stateful=False)
+        return positions, *(tf.ensure_shape(values, (share,)) for values in fetched)
+
+    # Python is called once for all of them: a call takes as long as decoding half an image.
+    positions = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max).batch(share)
+    return positions.map(pairs, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+
+
 def _domain_batches(
     stream: PairStream,
     transform: Transform,
     share: int,
     seed: int,
     start_step: int,
-    bad_records: BadRecords,
+    bad_records: BadRecords | None,
 ) -> tf.data.Dataset:
-    num_labels = stream.split.label_map.num_labels
+    num_labels, size = stream.split.label_map.num_labels, transform.image_size
     # Mirroring and cropping of source and target are drawn apart.
     domain_seed = 2 * seed + (stream.split.domain == "target")
-    reader = _Reader(stream, bad_records)
 
-    def fetch(position: np.ndarray) -> tuple[bytes, np.int32, np.bool_]:
-        serialized, pair = reader.read(int(position))
-        return serialized, np.int32(pair.label), np.bool_(pair.use_mask)
-
-    def example(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        serialized, label, use_mask = tf.numpy_function(
-            fetch, [position], (tf.string, tf.int32, tf.bool), stateful=False
-        )
-        record = parse(tf.ensure_shape(serialized, ()))
-        label, use_mask = tf.ensure_shape(label, ()), tf.ensure_shape(use_mask, ())
+    def example(
+        position: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor, use_mask: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        record = parse(serialized)
         image = decode_image(record["image"])
-        stored = tf.where(use_mask, record["mask"], "")
-        image, mask = apply(transform, image, decode_mask(stored, image), tf.stack([domain_seed, position]))
-        present = tf.reduce_max(tf.one_hot(record["labels"] - 1, num_labels), axis=0)
+        view = draw_view(transform, tf.stack([domain_seed, position]))
+        mask = tf.cond(
+            use_mask,
+            lambda: binary_mask(view_mask(transform, view, decode_mask(record["mask"], image)), label),
+            lambda: tf.fill((size, size), tf.constant(IGNORE_LABEL, tf.uint8)),
+        )
         return {
-            "image": image,
+            "image": tf.ensure_shape(view_image(transform, view, image), (size, size, 3)),
             "label": label,
-            "mask": binary_mask(mask, label, use_mask),
-            "present": present,
+            "mask": tf.ensure_shape(mask, (size, size)),
+            "present": tf.reduce_max(tf.one_hot(record["labels"] - 1, num_labels), axis=0),
         }
 
-    positions = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max)
-    examples = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stored = stored_pairs(stream, share, start_step, bad_records)
+    examples = stored.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return examples.batch(share, drop_remainder=True)
 
 
@@ -142,7 +178,8 @@ def _fault(split: Split, pair: Pair, serialized: bytes) -> RecordError | None:
         expected = read_example(split, pair.index, with_mask=pair.use_mask).image
         record = parse(serialized)
         image = decode_image(record["image"])
-        decode_mask(record["mask"] if pair.use_mask else "", image)
+        if pair.use_mask:
+            decode_mask(record["mask"], image)
     except RecordError as error:
         return error
     except tf.errors.OpError:  # What Pillow reads, TensorFlow may not.
