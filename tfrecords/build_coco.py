@@ -62,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: CocoOptions) -> None:
-    from . import coco
-    from .summary import split_table
+    with cli.working("loading TensorFlow"):
+        from . import coco
+        from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     summary = coco.build(

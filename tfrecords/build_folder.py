@@ -86,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: FolderOptions) -> None:
-    from . import folder
-    from .masks import MaskRules, parse_mask_values
-    from .summary import split_table
+    with cli.working("loading TensorFlow"):
+        from . import folder
+        from .masks import MaskRules, parse_mask_values
+        from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)

@@ -68,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: VocOptions) -> None:
-    from . import voc
-    from .masks import parse_mask_values
-    from .summary import split_table
+    with cli.working("loading TensorFlow"):
+        from . import voc
+        from .masks import parse_mask_values
+        from .summary import split_table
 
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)

@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: VerifyOptions) -> int:
-    from .shards import VERIFY_JSON
-    from .verification import unfinished, verify_split
+    with cli.working("loading TensorFlow"):
+        from .shards import VERIFY_JSON
+        from .verification import unfinished, verify_split
 
     data_dir = Path(options.folder[0])
     if not data_dir.is_dir():

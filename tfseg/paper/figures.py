@@ -112,6 +112,8 @@ def _run(options: FigureOptions) -> None:
     crf = options.crf.crf_parameters() if options.figure in "58" else None
     if not options.images and options.data_dir is None:
         raise InputError("no image given; say --images=FILE,... or --data_dir=DIR")
+    with cli.working("loading TensorFlow"):
+        from tfseg.inference.segmenter import Segmenter
     from tfseg.data.records import Split
     from tfseg.model_dir import load_model
     from tfseg.paper.examples import choose_pairs, find_examples, read_example
@@ -122,19 +124,17 @@ def _run(options: FigureOptions) -> None:
     else:
         examples = [read_example(split, index) for index, _ in choose_pairs(split, options.count)]
     with cli.working("loading the model"):
-        from tfseg.inference.segmenter import Segmenter
-
         segmenter, baseline = Segmenter.load(options.model_dir), None
         if options.baseline_dir and options.figure == "5":
             baseline = Segmenter.load(options.baseline_dir)
     with cli.working("drawing"):
         shown = [_show(options, example, segmenter, baseline, crf) for example in examples]
-    if options.figure == "6":
-        picture = gram_rows(shown, load_model(options.model_dir), pixels)
-    else:
-        draw = {"2": attention_per_label, "3": densified_attention, "5": qualitative, "8": our_columns}
-        picture = draw[options.figure](shown, segmenter.label_map)
-    write_atomic(Path(options.output), encode_png(picture, DPI, DESCRIPTIONS[options.figure]))
+        if options.figure == "6":
+            picture = gram_rows(shown, load_model(options.model_dir), pixels)
+        else:
+            draw = {"2": attention_per_label, "3": densified_attention, "5": qualitative, "8": our_columns}
+            picture = draw[options.figure](shown, segmenter.label_map)
+        write_atomic(Path(options.output), encode_png(picture, DPI, DESCRIPTIONS[options.figure]))
     height, width = picture.shape[:2]
     size = f"{width / DPI:.1f} x {height / DPI:.1f} inches"
     print(f"{options.output}: {width} x {height} pixels, {size} at {DPI} dpi")

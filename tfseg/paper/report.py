@@ -91,7 +91,8 @@ def _run(options: ReportOptions) -> None:
             f"{options.data_dir}: split {split.name} has another label map than {directory.path}"
         )
     figures = [show_figure(Path(path)) for path in options.figures]
-    stages = read_stages(directory.path)
+    with cli.working("reading the logs of the run"):
+        stages = read_stages(directory.path)
     with cli.working("segmenting the examples, by model and export"):
         examples, export = _segment_examples(directory, split, Path(options.export_dir), options.examples)
     seed = next((stage.flag("seed") for stage in reversed(stages) if stage.flag("seed")), "unknown")
