@@ -1,6 +1,8 @@
 """Short names of commands, and names of files that ship."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,17 @@ def test_calls(capsys, words, status, out, err):
     assert commands.main(words) == status
     said = capsys.readouterr()
     assert out in said.out and err in said.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_whose_reader_has_seen_enough(words):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfseg", *words],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 0)
+    process.stderr.close()
 
 
 def test_the_repository_calls_commands_by_their_modules():

@@ -142,8 +142,7 @@ def run(
     argv = sys.argv[1:] if is_process else [str(word) for word in argv]
     before = argv[: argv.index("--")] if "--" in argv else argv
     if not {"--help", "-help", "-h", "--helpfull"}.isdisjoint(before):
-        print(help_text(command, doc, options_class, examples))
-        return 0
+        return show(help_text(command, doc, options_class, examples))
     try:
         with stopping.at_once():
             options, verbose = _parse(options_class, argv, command)
@@ -162,6 +161,15 @@ def run(
     finally:
         if is_process:
             stopping.end_silently()  # TensorFlow takes a while to leave.
+
+
+def show(text: str) -> int:
+    """Prints help and returns 0, also where what reads it has seen enough, such as `head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end.
+    return 0
 
 
 def parse(options_class: type, argv: Sequence[str], command: str = "") -> Any:

@@ -89,15 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = COMMANDS[name]
         inside = INSTALLED and not module.startswith("tfseg.")
         return importlib.import_module(f"tfseg.{module}" if inside else module).main(rest)
+    from tfseg.cli import show
+
     if words and words[0] == "--version":
-        print(f"tfseg {__version__}")
-        return 0
+        return show(f"tfseg {__version__}")
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_help())
-        return 0
+        return show(_help())
     if words[0] == "build" and (len(words) == 1 or words[1] in ("--help", "-h")):
-        print(_lines([name for name in COMMANDS if name.startswith("build ")]))
-        return 0
+        return show(_lines([name for name in COMMANDS if name.startswith("build ")]))
     return _unknown(words)
 
 
