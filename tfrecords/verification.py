@@ -166,14 +166,9 @@ def _tasks(index: Split) -> list[_ShardTask]:
 
 
 def _index_damage(index: Split) -> Iterator[Damage]:
-    name, summary = f"{index.name}.json", index.summary
-    pairs = sum(len(info.labels) for info in index.infos)
-    for key, found in (("images_kept", len(index.infos)), ("pairs", pairs)):
-        if summary.get(key) != found:
-            yield Damage(name, None, f"says {key} {summary.get(key)}, its records give {found}")
-    twice = [image for image, n in Counter(info.image_id for info in index.infos).items() if n > 1]
-    for image in twice:
-        yield Damage(name, None, f"the image {image} has more than one record")
+    name = f"{index.name}.json"
+    for damage in index.count_damage():
+        yield Damage(name, None, damage)
     listed = set(index.shards)
     for path in sorted(index.data_dir.glob(f"{index.name}-[0-9]*-of-[0-9]*.tfrecord")):
         if path.name not in listed:

@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfseg.data.batches import training_batches
+from tfseg.data.examples import read_example
 from tfseg.data.records import (
     FRAME_BYTES,
     ImageRecord,
@@ -19,6 +21,8 @@ from tfseg.data.records import (
     parse,
     serialize,
 )
+from tfseg.data.sampling import PairStream
+from tfseg.data.transform import Transform
 from tfseg.errors import InputError
 
 RECORD = ImageRecord(b"jpeg bytes", "jpeg", "a b.jpg", "17", 3, 4, (2, 5), b"png bytes")
@@ -222,3 +226,64 @@ def test_files_that_are_no_index_are_refused(tmp_path, text):
     (tmp_path / "train.json").write_text(text)
     with pytest.raises(InputError, match=r"train\.json"):
         Split.load(tmp_path, "train")
+
+
+@pytest.mark.parametrize("value", [None, "", 0, 1, "true", []])
+def test_whether_there_is_a_mask_is_true_or_false(split_copy, value):
+    _edit_record(split_copy, 5, value)
+    with pytest.raises(
+        InputError, match=r"source_train\.json: is not the index of a split .*bad record line"
+    ):
+        Split.load(split_copy, "source_train")
+
+
+def test_true_is_no_number_in_an_index(split_copy):
+    for place in (0, 1, 2, 6, 7):
+        _edit_record(split_copy, place, True)
+        with pytest.raises(InputError, match="bad record line"):
+            Split.load(split_copy, "source_train")
+
+
+def test_records_that_are_missing_or_twice_in_an_index(split_copy):
+    path = split_copy / "source_train.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "records": content["records"][1:]}))
+    with pytest.raises(InputError, match=r"source_train\.json: says images_kept \d+, its records give"):
+        Split.load(split_copy, "source_train")
+    twice = [content["records"][1], *content["records"][1:]]
+    del content["pairs"]
+    path.write_text(json.dumps({**content, "records": twice}))
+    with pytest.raises(InputError, match=r"source_train\.json: the image .* has more than one record"):
+        Split.load(split_copy, "source_train")
+
+
+def test_labels_of_a_record_are_held_to_the_index(split_copy):
+    split = Split.load(split_copy, "source_train")
+    own = split.label_map.ids("source")
+    index = next(i for i, info in enumerate(split.infos) if len(info.labels) == 1)
+    other = next(label for label in own if label not in split.infos[index].labels)
+    _edit_record(split_copy, 4, [other], index)
+    changed = Split.load(split_copy, "source_train")
+    with pytest.raises(InputError, match=rf"record {index} .*the record has .*the index says \[{other}\]"):
+        read_example(changed, index)
+    streams = {"source": PairStream(changed, 0)}
+    with pytest.raises(tf.errors.OpError):
+        for _ in training_batches(streams, Transform(32, 32, mirror=False), len(streams["source"]), 0).take(
+            1
+        ):
+            pass
+
+
+def test_pipes_and_folders_are_no_splits(split_copy):
+    found = finished_splits(split_copy)
+    os.mkfifo(split_copy / "pipe.json")
+    (split_copy / "folder.json").mkdir()
+    (split_copy / "link.json").symlink_to("nowhere")
+    assert finished_splits(split_copy) == found
+
+
+def _edit_record(folder, place, value, index=0):
+    path = folder / "source_train.json"
+    content = json.loads(path.read_text())
+    content["records"][index][place] = value
+    path.write_text(json.dumps(content))

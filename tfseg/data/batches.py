@@ -9,7 +9,7 @@ from tfseg.commands import called
 from tfseg.data.bad_records import BadRecords, RecordError
 from tfseg.data.examples import read_example, record_name
 from tfseg.data.images import open_image
-from tfseg.data.records import Split, parse
+from tfseg.data.records import RecordInfo, Split, parse
 from tfseg.data.sampling import Pair, PairStream
 from tfseg.data.transform import (
     Transform,
@@ -134,8 +134,8 @@ class _Reader:
     """Reads the pair at a position, or the first one behind it whose record can be used.
 
     TensorFlow's graph can leave out no example. To skip bad records each is therefore decoded here when it is
-    read first, and else those whose pixels may be others in evaluation (records of older versions);
-    that the bytes are still the same is tested at every read.
+    read first, and else those that may be others than their index says, or whose pixels may be others in
+    evaluation (records of older versions); that the bytes are still the same is tested at every read.
     """
 
     def __init__(self, stream: PairStream, bad_records: BadRecords) -> None:
@@ -150,7 +150,8 @@ class _Reader:
             try:
                 serialized = split.read(pair.index)
                 if pair.index not in self._faults:
-                    checked = self._bad_records.policy == "skip" or _may_differ(serialized)
+                    info = split.infos[pair.index]
+                    checked = self._bad_records.policy == "skip" or _may_differ(serialized, info)
                     self._faults[pair.index] = _fault(split, pair, serialized) if checked else None
                 if fault := self._faults[pair.index]:
                     raise fault
@@ -160,10 +161,15 @@ class _Reader:
         raise InputError(f"{split.data_dir}: no record of split {split.name} is whole")
 
 
-def _may_differ(serialized: bytes) -> bool:
-    """Whether Pillow and TensorFlow may decode a record's image to different pixels, by its header."""
+def _may_differ(serialized: bytes, info: RecordInfo) -> bool:
+    """Whether a record may be another than its index says, or its pixels others in evaluation.
+
+    That goes by the header of its image, which Pillow and TensorFlow may decode differently.
+    """
     try:
         features = tf.train.Example.FromString(serialized).features.feature
+        if tuple(features["image/labels"].int64_list.value) != info.labels:
+            return True
         with open_image(features["image/encoded"].bytes_list.value[0], "image") as image:
             plain = image.mode in ("1", "L", "P", "RGB") and not image.has_transparency_data
             return not plain or image.format not in ("JPEG", "MPO", "PNG")

@@ -60,6 +60,12 @@ def read_example(split: Split, index: int, with_mask: bool = True) -> Example:
         ) from error
     if (image_id := record["id"].numpy().decode(errors="replace")) != info.image_id:
         raise RecordError("not what the index says", f"{where}: the record is of image {image_id}")
+    labels = tuple(record["labels"].numpy().tolist())
+    if labels != info.labels:
+        raise RecordError(
+            "not what the index says",
+            f"{where}: the record has the labels {list(labels)}, the index says {list(info.labels)}",
+        )
     try:
         image = read_image(record["image"].numpy(), upright=False, name=where)
     except InputError as error:

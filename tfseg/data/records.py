@@ -8,6 +8,8 @@ import json
 import os
 import struct
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +189,7 @@ class Split:
 
         Raises:
             InputError: the split is not there, not whole, its JSON is damaged, or an entry of it does not
-                fit its shard or the label map.
+                fit its shard, the label map or the counts.
         """
         data_dir = Path(data_dir)
         loaded = cls.load_index(data_dir, split)
@@ -205,6 +207,8 @@ class Split:
                     f"{data_dir / f'{split}.json'}: record {index} ({info.image_id}): {damage}; "
                     "build the split again"
                 )
+        for damage in loaded.count_damage():
+            raise InputError(f"{data_dir / f'{split}.json'}: {damage}; build the split again")
         return loaded
 
     @classmethod
@@ -262,6 +266,16 @@ class Split:
         if end > size:
             return f"ends at byte {end} of a shard of {size}"
         return ""
+
+    def count_damage(self) -> Iterator[str]:
+        """Yields where the index's entries, all in all, are not what its counts say."""
+        found = {"images_kept": len(self.infos), "pairs": sum(len(info.labels) for info in self.infos)}
+        for key, number in found.items():
+            if self.summary.get(key, number) != number:
+                yield f"says {key} {self.summary[key]}, its records give {number}"
+        for image, number in Counter(info.image_id for info in self.infos).items():
+            if number > 1:
+                yield f"the image {image} has more than one record"
 
     @cached_property
     def _own_ids(self) -> frozenset[int]:
@@ -335,6 +349,8 @@ def index_json(summary: dict[str, Any], infos: list[RecordInfo]) -> str:
 
 
 def _is_index(path: Path) -> bool:
+    if not path.is_file():
+        return False
     head = f'{{\n  "split": {json.dumps(path.stem)}'.encode()
     with open(path, "rb") as file:
         return file.read(len(head)) == head
@@ -343,10 +359,11 @@ def _is_index(path: Path) -> bool:
 def _info(values: list[Any]) -> RecordInfo:
     shard, offset, length, image_id, labels, has_mask, height, width = values
     numbers = (shard, offset, length, height, width, *labels)
-    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
-    if not whole or not isinstance(image_id, str):
+    # Not isinstance, for which true is a number.
+    whole = all(type(number) is int and number >= 0 for number in numbers) and isinstance(labels, list)
+    if not whole or not isinstance(image_id, str) or not isinstance(has_mask, bool):
         raise ValueError(f"bad record line {values}")
-    return RecordInfo(shard, offset, length, image_id, tuple(labels), bool(has_mask), height, width)
+    return RecordInfo(shard, offset, length, image_id, tuple(labels), has_mask, height, width)
 
 
 def finished_splits(data_dir: str | os.PathLike[str]) -> list[str]:
