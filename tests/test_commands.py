@@ -45,6 +45,7 @@ def test_a_line_is_cut_behind_the_name(words, found):
     ("words", "status", "out", "err"),
     [
         ([], 0, "build synthetic", ""),
+        (["--help"], 0, "  small/tiny, ", ""),
         (["--version"], 0, "tfseg 0.1.0", ""),
         (["build"], 0, "build voc", ""),
         (["build", "vco"], 2, "", "no command 'build vco'; did you mean build voc?"),

@@ -6,10 +6,11 @@ Nothing but the command that is called is imported.
 import difflib
 import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from tfseg import __version__, stopping
-from tfseg.shipped import INSTALLED
+from tfseg.shipped import INSTALLED, recipes
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "data": {
@@ -106,6 +107,8 @@ def _help() -> str:
     for title, group in _GROUPS.items():
         parts.append(f"\n{title}:\n{_lines(list(group))}")
     parts.append("\ntfseg COMMAND --help lists the flags of a command.")
+    known = textwrap.fill(", ".join(recipes()), 90, initial_indent="  ", subsequent_indent="  ")
+    parts.append(f"--flagfile=tfseg:official/joint.cfg takes a recipe that ships; their folders are\n{known}")
     return "\n".join(parts)
 
 

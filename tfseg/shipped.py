@@ -16,6 +16,11 @@ repository they stand beside it."""
 FOLDER = _PACKAGE / "configs" if INSTALLED else _PACKAGE.parent / "configs"
 
 
+def recipes() -> list[str]:
+    """Returns the folders that hold recipes, as they are named after `tfseg:`."""
+    return sorted({path.parent.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cfg")})
+
+
 def locate(path: str | os.PathLike[str]) -> str:
     """Returns the path of what a name with the prefix `tfseg:` means; any other path as it is.
 
