@@ -216,6 +216,7 @@ def test_every_option_of_a_network_is_a_flag():
 
 COMMANDS = (
     "tfseg.train",
+    "tfseg.adapt",
     "tfseg.evaluate",
     "tfseg.predict",
     "tfseg.import_caffe",

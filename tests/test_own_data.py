@@ -28,6 +28,7 @@ SHORT = {
     ],
     "build folder": ["--workers=1"],
     "verify": ["--workers=1"],
+    "adapt": ["--steps=2", "--classifier_steps=2", "--batch_size=4"],
     "train": ["--steps=2", "--batch_size=4", "--checkpoint_every=2", "--evaluate_every=2"],
 }
 """Flags added to each command; of a flag that stands twice the last counts."""

@@ -92,7 +92,7 @@ def group(of: type, skip: Sequence[str] = (), **defaults: Any) -> Any:
     Args:
         of: The dataclass.
         skip: Fields that are no flags of this command.
-        **defaults: Other defaults of its fields, for this command alone.
+        **defaults: Other defaults of its fields, for this command alone; what a skipped field holds.
     """
     metadata = {"group": of, "skip": tuple(skip), "defaults": defaults}
     return dataclasses.field(default_factory=functools.partial(of, **defaults), metadata=metadata)
@@ -226,14 +226,13 @@ def check_paths(options: Any) -> None:
         one.check_path(values[one.name])
 
 
-def given_values(options: Any) -> dict[str, Any]:
-    """Returns the value of each flag by its name, ready for JSON."""
+def given_values(options: Any, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the value of each flag by its name, ready for JSON; without the fields of `skip`."""
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(options):
+    for field in _fields(type(options), skip):
         value = getattr(options, field.name)
         if "group" in field.metadata:
-            inner = given_values(value)
-            found |= {name: inner[name] for name in inner if name not in field.metadata["skip"]}
+            found |= given_values(value, field.metadata["skip"])
         elif "overrides" in field.metadata:
             prefix = field.metadata["prefix"]
             found |= {prefix + name: value.get(name) for name, _, _ in _overridable(field)}
@@ -370,14 +369,17 @@ class _Flag:
         return {Path: "PATH", int: "N", float: "X"}.get(self.type, "TEXT")
 
 
-def _declared(options_class: type) -> Iterator[_Flag]:
+def _fields(options_class: type, skip: Sequence[str]) -> list[dataclasses.Field]:
+    return [field for field in dataclasses.fields(options_class) if field.name not in skip]
+
+
+def _declared(options_class: type, skip: Sequence[str] = ()) -> Iterator[_Flag]:
     hints = typing.get_type_hints(options_class)
-    for field in dataclasses.fields(options_class):
+    for field in _fields(options_class, skip):
         if "group" in field.metadata:
-            for one in _declared(field.metadata["group"]):
+            for one in _declared(field.metadata["group"], field.metadata["skip"]):
                 default = field.metadata["defaults"].get(one.name, one.default)
-                if one.name not in field.metadata["skip"]:
-                    yield dataclasses.replace(one, default=default)
+                yield dataclasses.replace(one, default=default)
         elif "overrides" in field.metadata:
             prefix, help_prefix = field.metadata["prefix"], field.metadata["help"]
             for name, hint, text in _overridable(field):
@@ -416,15 +418,21 @@ def _type_of(hint: Any) -> tuple[Any, Sequence[str] | None]:
 
 
 def _build(
-    options_class: type, values: flags.FlagValues, left: Sequence[str], skip: Sequence[str] = ()
+    options_class: type,
+    values: flags.FlagValues,
+    left: Sequence[str],
+    skip: Sequence[str] = (),
+    held: typing.Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Any:
-    """Fills an options dataclass from parsed flags and the words that are left."""
-    declared = {one.name: one for one in _declared(options_class)}
-    fields: dict[str, Any] = {}
+    """Fills an options dataclass from parsed flags, the words that are left, and what skipped fields hold."""
+    declared = {one.name: one for one in _declared(options_class, skip)}
+    fields: dict[str, Any] = dict(held)
     takes_words = False
-    for field in dataclasses.fields(options_class):
+    for field in _fields(options_class, skip):
         if "group" in field.metadata:
-            fields[field.name] = _build(field.metadata["group"], values, (), field.metadata["skip"])
+            skipped, defaults = field.metadata["skip"], field.metadata["defaults"]
+            held = {name: defaults[name] for name in skipped if name in defaults}
+            fields[field.name] = _build(field.metadata["group"], values, (), skipped, held)
         elif "overrides" in field.metadata:
             names = [(name, field.metadata["prefix"] + name) for name, _, _ in _overridable(field)]
             changed = {name: values[full].value for name, full in names}
@@ -432,7 +440,7 @@ def _build(
         elif "words" in field.metadata:
             takes_words = True
             fields[field.name] = _check_words(field.metadata, left)
-        elif "flag" in field.metadata and field.name not in skip:
+        elif "flag" in field.metadata:
             name = _flag_name(field)
             fields[field.name] = declared[name].convert(values[name].value)
     if left and not takes_words:

@@ -26,6 +26,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "models": {
         "train": ("tfseg.train", "trains one stage of a network"),
+        "adapt": ("tfseg.adapt", "adds categories to a trained network, by image labels alone"),
         "import-caffe": ("tfseg.import_caffe", "makes a model directory of the authors' Caffe files"),
         "evaluate": ("tfseg.evaluate", "measures a model on records"),
         "predict": ("tfseg.predict", "segments image files"),

@@ -77,6 +77,8 @@ class ModelConfig:
         factors: d, number of factors of the 3-way gate (equation 4).
         gating: How feature and label embedding meet: the paper's product, or an ablation.
         combined_embed: Whether the code's extra dense layer with ReLU precedes `W_att` (SPEC 12 row 1).
+        label_queries: Whether each label scores positions by their own features, too: `alpha_i += q_l A_i`
+            (dot-product attention), which is 0 before it is trained. `tfseg.adapt` gives new labels one.
         decoder_input: `densified` (equation 7) or, for ablation, the sparse attention itself.
         joint_gradient: Whether the segmentation loss reaches the attention (equation 9).
         classification_units: Width of the dense layer of f_cls.
@@ -102,6 +104,7 @@ class ModelConfig:
     factors: Width = 1024
     gating: Literal["multiplicative", "additive", "concat"] = "multiplicative"
     combined_embed: bool = True
+    label_queries: bool = False
     decoder_input: Literal["densified", "attention"] = "densified"
     joint_gradient: bool = True
     classification_units: Width = 512

@@ -10,7 +10,7 @@ import pytest
 
 from tfseg.data.labels import Label, LabelMap
 from tfseg.data.records import RecordInfo, Split
-from tfseg.data.sampling import PairStream
+from tfseg.data.sampling import PairStream, RehearsedStream
 from tfseg.errors import InputError
 
 LABEL_MAP = LabelMap(
@@ -183,3 +183,17 @@ def test_fractions_outside_are_refused(fraction):
 def test_no_pairs_at_all_are_refused():
     with pytest.raises(InputError, match=r"source_train\.json: no \(image, label\) pair"):
         PairStream(_split(images=1), 0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_old_pairs_have_their_share_of_every_stretch(share):
+    """Any stretch of n places holds n share of them, give or take one; each stream is read in its order."""
+    new, source = (PairStream(_split(domain), 1, masks=0) for domain in ("target", "source"))
+    mixed = RehearsedStream(new, [source, source], share)
+    pairs = [mixed.at(position) for position in range(200)]
+    old = [pair.split.domain == "source" for pair in pairs]
+    for start in range(0, 180, 7):
+        assert abs(sum(old[start : start + 20]) - 20 * share) <= 1
+    assert [pair for pair in pairs if pair.split is new.split] == [new.at(i) for i in range(200 - sum(old))]
+    turns = [source.at(i // 2) for i in range(sum(old))]
+    assert [pair for pair in pairs if pair.split is source.split] == turns

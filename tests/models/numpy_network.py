@@ -82,6 +82,9 @@ def attention(
         gated = relu(gated @ kernel + bias)
     kernel, bias = weights["att_w"]
     alpha = gated @ kernel + bias
+    if config.label_queries:
+        (queries,) = weights["att_query"]
+        alpha += np.einsum("bmc,bc->bm", flat_map, queries[label - 1])
     powers = np.exp(alpha - alpha.max(axis=1, keepdims=True))
     a = powers / powers.sum(axis=1, keepdims=True)
     z = np.einsum("bm,bmc->bc", a, flat_map)

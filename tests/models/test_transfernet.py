@@ -25,6 +25,9 @@ def _sharpen(model, seed=0):
     """Makes the attention far from uniform and the biases other than zero."""
     rng = np.random.default_rng(seed)
     for layer in _layers(model).values():
+        if layer.name == "att_query":  # Starts from 0, and has no bias.
+            layer.kernel.assign(rng.normal(0, 2.0, layer.kernel.shape))
+            continue
         kernel, bias = layer.get_weights()
         scale = 300.0 if layer.name == "att_w" else 1.0
         layer.set_weights([scale * kernel, rng.normal(0, 0.1, bias.shape)])
@@ -99,6 +102,7 @@ def test_names_shapes_and_dtypes(name):
         {"joint_gradient": False},
         {"feature_scale": 1.0 / 3.0},
         {"encoder_padding": "symmetric"},
+        {"label_queries": True},
     ],
     ids=str,
 )
@@ -173,15 +177,17 @@ def test_densified_attention_is_the_gram_matrix_times_attention():
     np.testing.assert_allclose(attention.sum(axis=1), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("gating", ["multiplicative", "additive", "concat"])
-def test_label_reaches_the_class_logits_through_z_only(gating):
+@pytest.mark.parametrize(
+    "changes", [{}, {"gating": "additive"}, {"gating": "concat"}, {"label_queries": True}], ids=str
+)
+def test_label_reaches_the_class_logits_through_z_only(changes):
     """Class logits and s are functions of features and attention: without them no path is left.
 
     Keras refuses to build a model whose outputs need an input that is not given, so that the built
     model is the proof for every weight and input at once.
     """
     keras.utils.set_random_seed(0)
-    model = _sharpen(build_attention(THREE_BLOCKS.replace(gating=gating)))
+    model = _sharpen(build_attention(THREE_BLOCKS.replace(**changes)))
     features, attention = model.input["features"], model.get_layer("att_normalized").output
     without_label = keras.Model(
         [features, attention], [model.output["class_logits"], model.output["densified"]]

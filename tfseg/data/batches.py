@@ -9,8 +9,8 @@ from tfseg.commands import called
 from tfseg.data.bad_records import BadRecords, RecordError
 from tfseg.data.examples import read_example, record_name
 from tfseg.data.images import open_image
-from tfseg.data.records import RecordInfo, Split, parse
-from tfseg.data.sampling import Pair, PairStream
+from tfseg.data.records import RecordInfo, parse
+from tfseg.data.sampling import Pair, PairStream, RehearsedStream
 from tfseg.data.transform import (
     Transform,
     binary_mask,
@@ -23,9 +23,11 @@ from tfseg.data.transform import (
 from tfseg.errors import InputError
 from tfseg.losses import IGNORE_LABEL
 
+Stream = PairStream | RehearsedStream
+
 
 def training_batches(
-    streams: Mapping[str, PairStream],
+    streams: Mapping[str, Stream],
     transform: Transform,
     batch_size: int,
     seed: int,
@@ -63,7 +65,7 @@ def training_batches(
 
 
 def stored_pairs(
-    stream: PairStream, share: int, start_step: int = 0, bad_records: BadRecords | None = None
+    stream: Stream, share: int, start_step: int = 0, bad_records: BadRecords | None = None
 ) -> tf.data.Dataset:
     """Builds the endless stream of pairs of one domain as they are stored.
 
@@ -96,7 +98,7 @@ def stored_pairs(
 
 
 def _domain_batches(
-    stream: PairStream,
+    stream: Stream,
     transform: Transform,
     share: int,
     seed: int,
@@ -138,26 +140,27 @@ class _Reader:
     evaluation (records of older versions); that the bytes are still the same is tested at every read.
     """
 
-    def __init__(self, stream: PairStream, bad_records: BadRecords) -> None:
+    def __init__(self, stream: Stream, bad_records: BadRecords) -> None:
         self._stream, self._bad_records = stream, bad_records
-        self._faults: dict[int, RecordError | None] = {}
+        self._faults: dict[tuple[int, int], RecordError | None] = {}
 
     def read(self, position: int) -> tuple[bytes, Pair]:
         """Returns the serialized record and its pair; any number of threads may ask at once."""
-        split = self._stream.split
         for place in range(position, position + len(self._stream)):
             pair = self._stream.at(place)
+            record = id(pair.split), pair.index
             try:
-                serialized = split.read(pair.index)
-                if pair.index not in self._faults:
-                    info = split.infos[pair.index]
+                serialized = pair.split.read(pair.index)
+                if record not in self._faults:
+                    info = pair.split.infos[pair.index]
                     checked = self._bad_records.policy == "skip" or _may_differ(serialized, info)
-                    self._faults[pair.index] = _fault(split, pair, serialized) if checked else None
-                if fault := self._faults[pair.index]:
+                    self._faults[record] = _fault(pair, serialized) if checked else None
+                if fault := self._faults[record]:
                     raise fault
                 return serialized, pair
             except RecordError as error:
-                self._bad_records.add(split, pair.index, error)
+                self._bad_records.add(pair.split, pair.index, error)
+        split = self._stream.split
         raise InputError(f"{split.data_dir}: no record of split {split.name} is whole")
 
 
@@ -177,11 +180,11 @@ def _may_differ(serialized: bytes, info: RecordInfo) -> bool:
         return True
 
 
-def _fault(split: Split, pair: Pair, serialized: bytes) -> RecordError | None:
+def _fault(pair: Pair, serialized: bytes) -> RecordError | None:
     """What keeps a record from being trained on, or None; a mask that is not used may be anything."""
-    where = record_name(split, pair.index)
+    where = record_name(pair.split, pair.index)
     try:
-        expected = read_example(split, pair.index, with_mask=pair.use_mask).image
+        expected = read_example(pair.split, pair.index, with_mask=pair.use_mask).image
         record = parse(serialized)
         image = decode_image(record["image"])
         if pair.use_mask:
@@ -198,7 +201,7 @@ def _fault(split: Split, pair: Pair, serialized: bytes) -> RecordError | None:
 
 
 def explain_failure(
-    streams: Mapping[str, PairStream], batch_size: int, step: int, error: tf.errors.OpError
+    streams: Mapping[str, Stream], batch_size: int, step: int, error: tf.errors.OpError
 ) -> InputError:
     """Finds the record that the input pipeline could not read, for the message.
 
@@ -212,12 +215,11 @@ def explain_failure(
     """
     share = batch_size // len(streams)
     for stream in streams.values():
-        split = stream.split
         for position in range(step * share, (step + 8) * share):
             pair = stream.at(position)
-            advice = f"run {called('tfrecords.verify')} {split.data_dir}"
+            advice = f"run {called('tfrecords.verify')} {pair.split.data_dir}"
             try:
-                found = _fault(split, pair, split.read(pair.index))
+                found = _fault(pair, pair.split.read(pair.index))
             except InputError as error:
                 found = error
             if found:

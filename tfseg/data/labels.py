@@ -190,6 +190,25 @@ class LabelMap:
             f"allowed are the ids 1 to {self.num_labels} and the names {', '.join(names)}"
         )
 
+    def added_to(self, base: "LabelMap") -> tuple[int, ...]:
+        """The ids that this map has beyond those of `base`, ascending.
+
+        Raises:
+            InputError: a label of `base` is missing here, or has another name or domain.
+        """
+        for ours, label in zip(self.labels, base.labels, strict=False):
+            if (ours.name, ours.domain) != (label.name, label.domain):
+                raise InputError(
+                    f"label {label.id} is {ours.name} ({ours.domain}), it must stay {label.name} "
+                    f"({label.domain}): new categories get the ids from {base.num_labels + 1} on"
+                )
+        if self.num_labels < base.num_labels:
+            raise InputError(
+                f"{self.num_labels} labels, where there were {base.num_labels}: "
+                "old categories must stay, with their ids"
+            )
+        return tuple(range(base.num_labels + 1, self.num_labels + 1))
+
     def names(self, domain: Domain) -> tuple[str, ...]:
         """The names of one domain, in the order of their ids."""
         return tuple(label.name for label in self.labels if label.domain == domain)

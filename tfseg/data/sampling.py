@@ -6,6 +6,8 @@ devices, therefore see just the pairs that an undisturbed run on one device sees
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,11 +26,13 @@ class Pair:
         index: Number of the record in its split.
         label: Label id that the example asks for.
         use_mask: Whether its mask may reach the loss.
+        split: Where its record lies.
     """
 
     index: int
     label: int
     use_mask: bool
+    split: Split = dataclasses.field(repr=False, compare=False)
 
 
 class PairStream:
@@ -86,7 +90,38 @@ class PairStream:
             order = np.random.default_rng((*self._seed, epoch)).permutation(len(self._pairs))
             self._epoch_order = epoch, order
         index, label = self._pairs[order[place]]
-        return Pair(int(index), int(label), int(index) in self._masked)
+        return Pair(int(index), int(label), int(index) in self._masked, self.split)
+
+
+class RehearsedStream:
+    """A stream of new pairs with a share of old ones, spread evenly.
+
+    Place `p` holds an old pair where `floor((p + 1) share) > floor(p share)`; the old streams take turns.
+
+    Args:
+        new: Pairs of the new categories' records.
+        old: Streams of the records that the network was trained on, one or more.
+        share: Of the old pairs, in (0, 1).
+    """
+
+    def __init__(self, new: PairStream, old: Sequence[PairStream], share: float) -> None:
+        if not 0 < share < 1:
+            raise InputError(f"share of old pairs {share}: must be above 0 and below 1")
+        self.split, self.images, self.num_masks = new.split, new.images, 0
+        self._new, self._old, self._share = new, tuple(old), share
+
+    def __len__(self) -> int:
+        """Number of different pairs."""
+        return sum(len(stream) for stream in (self._new, *self._old))
+
+    def at(self, position: int) -> Pair:
+        """Returns the pair at a position, 0 and up without end; any number of threads may ask at once."""
+        position = int(position)
+        rehearsed = math.floor(position * self._share)
+        if math.floor((position + 1) * self._share) == rehearsed:
+            return self._new.at(position - rehearsed)
+        turn, number = divmod(rehearsed, len(self._old))
+        return self._old[number].at(turn)
 
 
 def _subset(split: Split, fraction: float, seed: int) -> list[int]:

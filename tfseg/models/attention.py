@@ -31,7 +31,8 @@ def build_attention(config: ModelConfig) -> keras.Model:
     if config.unit_features:
         scaled = keras.layers.UnitNormalization(axis=-1, name="conv5_3_unit")(scaled)
 
-    gated = _gate(config, scaled, label)
+    one_hot = LabelOneHot(config.num_labels, name="cls_label")(label)
+    gated = _gate(config, scaled, one_hot)
     if config.combined_embed:
         gated = _dense(config.factors, "combined_embed", activation="relu")(gated)
     alpha = keras.layers.Dense(
@@ -39,6 +40,8 @@ def build_attention(config: ModelConfig) -> keras.Model:
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name="att_w",
     )(gated)
+    if config.label_queries:
+        alpha = _add_queries(config, alpha, scaled, one_hot)
     attention = SpatialSoftmax(config.map_size, name="att_normalized")(alpha)
     attended = AttendedFeature(name="soft_att")([scaled, attention])
     densified = DensifiedAttention(name="filter_sum_map")([scaled, attended])
@@ -66,12 +69,25 @@ def build_classification_head(config: ModelConfig) -> keras.Model:
     return keras.Model(attended, logits, name="classification_head")
 
 
-def _gate(config: ModelConfig, scaled: KerasTensor, label: KerasTensor) -> KerasTensor:
+def _add_queries(
+    config: ModelConfig, alpha: KerasTensor, scaled: KerasTensor, one_hot: KerasTensor
+) -> KerasTensor:
+    """Adds `q_l A_i` to alpha, `[B, M]`: nothing, to the last bit, where q_l is 0."""
+    query = keras.layers.Dense(
+        config.feature_channels, use_bias=False, kernel_initializer="zeros", name="att_query"
+    )(one_hot)
+    scores = DensifiedAttention(name="query_scores")([scaled, query])
+    # The sum is taken over maps: TensorFlow would fuse one behind a dense layer, and round otherwise.
+    alpha = keras.layers.Reshape(scores.shape[1:], name="alpha_map")(alpha)
+    alpha = keras.layers.Add(name="alpha_and_query")([alpha, scores])
+    return keras.layers.Flatten(name="alpha_flat")(alpha)
+
+
+def _gate(config: ModelConfig, scaled: KerasTensor, one_hot: KerasTensor) -> KerasTensor:
     """Joins feature and label embedding, `[B, factors]` (concat: `[B, 2 factors]`)."""
     # W_feat is dense over the whole flattened map, no 1x1 convolution: the attention knows positions.
     flat = keras.layers.Flatten(name="flatten")(scaled)
     feat_embed = _dense(config.factors, "feat_embed")(flat)
-    one_hot = LabelOneHot(config.num_labels, name="cls_label")(label)
     cls_embed = _dense(config.factors, "cls_embed")(one_hot)
     if config.gating == "additive":
         return keras.layers.Add(name="additive")([feat_embed, cls_embed])

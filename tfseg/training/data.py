@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfseg.config import ModelConfig
 from tfseg.data.bad_records import BadRecords
-from tfseg.data.batches import explain_failure, training_batches
+from tfseg.data.batches import Stream, explain_failure, training_batches
 from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.sampling import PairStream
@@ -36,19 +36,23 @@ class TrainingData:
     """
 
     options: TrainingOptions
-    streams: dict[str, PairStream]
+    streams: dict[str, Stream]
     label_map: LabelMap
     config: ModelConfig
     bad_records: BadRecords
 
     @classmethod
-    def open(cls, options: TrainingOptions) -> "TrainingData":
+    def open(cls, options: TrainingOptions, streams: dict[str, Stream] | None = None) -> "TrainingData":
         """Opens the splits of a stage.
+
+        Args:
+            options: Name the splits.
+            streams: Pairs to train on instead.
 
         Raises:
             InputError: If a split is missing, of the other domain, or of another label map.
         """
-        streams = _open_streams(options)
+        streams = streams or _open_streams(options)
         maps = [stream.split.label_map for stream in streams.values()]
         if any(other != maps[0] for other in maps):
             raise InputError(
@@ -103,7 +107,7 @@ class TrainingData:
         }
 
 
-def _open_streams(options: TrainingOptions) -> dict[str, PairStream]:
+def _open_streams(options: TrainingOptions) -> dict[str, Stream]:
     streams = {}
     for domain, name in (("source", options.source_split), ("target", options.target_split)):
         if not name:

@@ -15,6 +15,7 @@ from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.records import Split
 from tfseg.evaluation.masks import check_label_maps
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
+from tfseg.training.adaptation import Adaptation
 from tfseg.training.checkpoints import BestCheckpoint, StageCheckpoints
 from tfseg.training.data import TrainingData
 from tfseg.training.monitor import Monitor, pictures_of
@@ -26,17 +27,22 @@ from tfseg.training.step import build_train_step
 from tfseg.training.validation import Validation
 
 
-def train(options: TrainingOptions) -> None:
+def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> None:
     """Trains the stage, from its last checkpoint if there is one.
 
     Ctrl-C and SIGTERM end it after the update that is under way, saved.
+
+    Args:
+        options: What to train on what.
+        adaptation: The trained network that grows by new categories; None where stages follow each other.
 
     Raises:
         InputError: If records, flags or an earlier stage do not fit, or a loss is not finite.
         Stopped: If it was told to stop.
     """
     strategy = _set_up(options)
-    data = TrainingData.open(options)
+    added = adaptation and adaptation.stream(options.data_dir, options.target_split, options.seed)
+    data = TrainingData.open(options, {"target": added} if added else None)
     directory = ModelDir(Path(options.model_dir), options.model, data.config, data.label_map)
     directory.refuse_other()
     stage_dir = directory.path / options.stage
@@ -44,7 +50,7 @@ def train(options: TrainingOptions) -> None:
     with strategy.scope():
         # Network, optimizer and update.
         network = directory.build(options.stage)
-        stage = _stage(network, data)
+        stage = _stage(network, data, adaptation)
         optimizer = _optimizer(stage, options)
         sizes = options.batch_size, options.micro_batch_size
         train_step = build_train_step(stage, optimizer, tuple(data.streams), *sizes, options.jit_compile)
@@ -53,6 +59,8 @@ def train(options: TrainingOptions) -> None:
         checkpoints = StageCheckpoints(network, optimizer, stage_dir, options.keep_checkpoints)
         origin = checkpoints.restore()
         optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
+        if origin is None and adaptation:
+            origin = adaptation.load(network, options.stage)
         origin = origin or _load_start_weights(network, directory, data)
     directory.save()
     start = checkpoints.done
@@ -61,7 +69,10 @@ def train(options: TrainingOptions) -> None:
         print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
     inspection = _Inspection(network, data, checkpoints, stage_dir)  # Refuses before the run is recorded.
-    append_run(stage_dir, start + 1, sorted(cli.flag_lines(options)), _describe_run(data, network))
+    flags, run = sorted(cli.flag_lines(options)), _describe_run(data, network)
+    if adaptation:
+        flags, run = adaptation.flags, run | adaptation.describe(options.stage)
+    append_run(stage_dir, start + 1, flags, run)
 
     # The loop.
     reader = iter(strategy.experimental_distribute_dataset(data.batches(start)))
@@ -88,17 +99,22 @@ def _set_up(options: TrainingOptions) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(options.cpu_devices)])
 
 
-def _stage(network: keras.Model, data: TrainingData) -> MultiLabelStage | SegmentationStage:
+def _stage(
+    network: keras.Model, data: TrainingData, adaptation: Adaptation | None
+) -> MultiLabelStage | SegmentationStage:
     options = data.options
+    first_label = adaptation.first_label(options.stage) if adaptation else 1
     if options.stage in CLASSIFIER_STAGES:
         known = {domain: stream.split.known_labels for domain, stream in data.streams.items()}
-        return MultiLabelStage(network, known, options.frozen_blocks, options.label_loss)
+        return MultiLabelStage(network, known, options.frozen_blocks, options.label_loss, first_label)
     return SegmentationStage(
         network,
-        joint=options.stage == "joint",
+        joint=options.stage == "joint" and adaptation is None,
         seg_weight=options.seg_weight,
         decode_target=options.target_masks > 0,
         mean_per_micro_batch=options.seg_mean == "micro_batch",
+        first_label=first_label,
+        num_old=adaptation.old.label_map.num_labels if adaptation else 0,
     )
 
 

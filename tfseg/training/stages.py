@@ -10,6 +10,7 @@
 A stage tells the update (`tfseg.training.step`) what to differentiate:
 
 - `trained`: the variables;
+- `gradient_masks`: which rows of them, where it is not all (`tfseg.adapt` trains those of new categories);
 - `encode`: what the frozen part of the network makes of an example, once an update;
 - `embed`: the one dense layer, if any, so large that its gradient is formed once an update;
 - `losses`: everything behind.
@@ -20,18 +21,32 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import KerasTensor, ops
 
 from tfseg.losses import (
     IGNORE_LABEL,
+    attention_cross_entropy,
     label_cross_entropy,
     mask_cross_entropy,
     mean_over_valid,
     multi_label_cross_entropy,
+    position_log_odds,
+    presence_cross_entropy,
 )
 
 ATTENTION_SUMS = "attention/"
 """Before the names of the arrays of `attention_sums`, which stand among the losses."""
+
+_LABEL_AXES = {
+    "cls_embed/kernel": 0,
+    "att_query/kernel": 0,
+    "cls_score/kernel": -1,
+    "cls_score/bias": -1,
+    "score/kernel": -1,
+    "score/bias": -1,
+}
+"""Variables with a row for each label, by layer and name: where the rows lie."""
 
 Examples = dict[str, KerasTensor]
 Losses = dict[str, KerasTensor]
@@ -62,6 +77,7 @@ class MultiLabelStage:
         frozen_blocks: The encoder's first blocks that keep their weights, and need no backward pass.
         label_loss: `multi_label`, a sigmoid for each label; or `softmax` over the label of the pair, as the
             paper says ("multi-class classification"), which trains an encoder in fewer updates.
+        first_label: Only rows of the labels from this id on are trained; 1 trains the whole network.
     """
 
     def __init__(
@@ -70,6 +86,7 @@ class MultiLabelStage:
         known_labels: Mapping[str, Collection[int]],
         frozen_blocks: int = 0,
         label_loss: Literal["multi_label", "softmax"] = "multi_label",
+        first_label: int = 1,
     ) -> None:
         self._label_loss = label_loss
         self.model = classifier
@@ -79,7 +96,8 @@ class MultiLabelStage:
             if any(layer.name.startswith(f"conv{block}_") for block in range(1, frozen_blocks + 1))
             for weight in layer.weights
         }
-        self.trained = [weight for weight in classifier.trainable_variables if id(weight) not in frozen]
+        trained = [weight for weight in classifier.trainable_variables if id(weight) not in frozen]
+        self.trained, self.gradient_masks = _rows_from(first_label, trained)
         self.embed: keras.layers.Dense | None = None
         self.decoded_domains: frozenset[str] = frozenset()
         num_labels = classifier.output["class_logits"].shape[-1]
@@ -119,6 +137,9 @@ class SegmentationStage:
         mean_per_micro_batch: Whether (8) is averaged over the valid pixels of each micro-batch and then over
             micro-batches, as Caffe does, or over the valid pixels of the whole global batch, which does
             not depend on how the batch is cut.
+        first_label: Only rows of the labels from this id on are trained; 1 trains all of the attention.
+        num_old: If above 0, the labels behind this id are new to a trained network, and learn where they are
+            from image labels (`tfseg.losses.localization`).
     """
 
     def __init__(
@@ -128,6 +149,8 @@ class SegmentationStage:
         seg_weight: float = 1.0,
         decode_target: bool = False,
         mean_per_micro_batch: bool = False,
+        first_label: int = 1,
+        num_old: int = 0,
     ) -> None:
         self.model = model
         self.seg_weight = seg_weight
@@ -137,18 +160,23 @@ class SegmentationStage:
         # norm must not learn statistics of pairs that are never decoded.
         needed = {name: attention.output[name] for name in ("attention", "class_logits")}
         ids = {id(v) for v in keras.Model(attention.input, needed).trainable_variables}
-        self.trained = attention.trainable_variables
+        self.trained, self.gradient_masks = _rows_from(first_label, attention.trainable_variables)
         self.classified = [variable for variable in self.trained if id(variable) in ids]
         self.decoded_domains: frozenset[str] = frozenset()
         if joint:
             self.trained = self.trained + decoder.trainable_variables
             self.decoded_domains = frozenset({"source", "target"} if decode_target else {"source"})
         self._encoder = model.get_layer("encoder")
-        self.embed = next((layer for layer in attention.layers if layer.name == "feat_embed"), None)
+        trained = {id(variable) for variable in self.trained}
+        self.embed = next(
+            (x for x in attention.layers if x.name == "feat_embed" and id(x.kernel) in trained), None
+        )
         self._flatten = self.embed and keras.Model(attention.input["features"], self.embed.input)
         self._attend = _behind(self.embed, attention, attention.output)
         self._classify = _behind(self.embed, attention, needed)
         self._decode = _behind_attention(model)
+        self._num_old = num_old
+        self._classify_positions = _positions_classifier(attention) if num_old else None
 
     def encoded_dtypes(self, domain: str) -> dict[str, str]:
         """Returns the names and dtypes of what `encode` gives."""
@@ -194,7 +222,19 @@ class SegmentationStage:
             else:
                 losses["seg_loss"] = mean_over_valid(seg_sum, norm.valid_pixels)
             losses["loss"] = cls_loss + self.seg_weight * losses["seg_loss"]
+        if self._classify_positions:
+            found = self._localization_losses(examples, located["attention"])
+            for name, values in found.items():
+                losses[name] = ops.sum(values) / norm.pairs
+                losses["loss"] += losses[name]
         return {**losses, **attention_sums(examples, located["attention"], logits.shape[-1])}
+
+    def _localization_losses(self, examples: Examples, attention: KerasTensor) -> Losses:
+        logits = self._classify_positions(examples["features"], training=True)
+        log_odds = position_log_odds(logits, self._num_old)
+        present = examples["present"][:, self._num_old :]
+        follow = attention_cross_entropy(log_odds, examples["label"], self._num_old, attention)
+        return {"presence_loss": presence_cross_entropy(log_odds, present), "attention_loss": follow}
 
 
 def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) -> dict[str, KerasTensor]:
@@ -243,6 +283,45 @@ def attention_sums(examples: Examples, attention: KerasTensor, num_labels: int) 
     for name in ("maps", "peaks"):
         sums[name] = ops.reshape(sums[name], (num_labels, height, width))
     return {f"{ATTENTION_SUMS}{name}": value for name, value in sums.items()}
+
+
+def label_axis(variable: keras.Variable) -> int | None:
+    """Returns the axis of a variable along which labels lie, each a row; None where there is none."""
+    return _LABEL_AXES.get("/".join(variable.path.split("/")[-2:]))
+
+
+def _rows_from(
+    first_label: int, variables: list[keras.Variable]
+) -> tuple[list[keras.Variable], dict[int, np.ndarray]]:
+    """Returns those of the variables that have rows of labels, and what masks the other rows' gradients.
+
+    Adam never moves what never had a gradient: rows that are masked keep their bits.
+    """
+    if first_label == 1:
+        return variables, {}
+    rows = [variable for variable in variables if label_axis(variable) is not None]
+    masks = {}
+    for variable in rows:
+        axis = label_axis(variable) % len(variable.shape)
+        shape = [-1 if i == axis else 1 for i in range(len(variable.shape))]
+        is_new = np.arange(1, variable.shape[axis] + 1) >= first_label
+        masks[id(variable)] = is_new.reshape(shape).astype(np.float32)
+    return rows, masks
+
+
+def _positions_classifier(attention: keras.Model) -> keras.Model | None:
+    """Returns f_cls of equation (6) on each position's feature, `[B, h, w, D]` to `[B, h w, L]`.
+
+    None for the baselines: their classification pools the scores of positions already.
+    """
+    pooling = [layer for layer in attention.layers if layer.name == "soft_att"]
+    if not pooling:
+        return None
+    scaled, _ = pooling[0].input
+    _, height, width, channels = scaled.shape
+    logits = attention.get_layer("classification_head")(ops.reshape(scaled, (-1, channels)))
+    logits = ops.reshape(logits, (-1, height * width, logits.shape[-1]))
+    return keras.Model(attention.input["features"], logits)
 
 
 def _behind(

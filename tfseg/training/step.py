@@ -135,6 +135,9 @@ def build_train_step(
             inputs, grads = tf.cast(inputs, kernel.dtype), tf.cast(grads, kernel.dtype)
             by_id[id(kernel)] = tf.matmul(inputs, grads, transpose_a=True)
             by_id[id(bias)] = tf.reduce_sum(grads, axis=0)
+        for variable in stage.trained:
+            if (mask := stage.gradient_masks.get(id(variable))) is not None:
+                by_id[id(variable)] *= tf.cast(mask, variable.dtype)
         optimizer.apply([by_id[id(variable)] for variable in stage.trained], stage.trained)
         return {name: tf.cast(value, tf.float32) for name, value in shown.items()}
 
