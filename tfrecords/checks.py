@@ -6,24 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfseg.data.labels import is_name
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
 from .choices import Malformed
 
 MAX_TOLD = 20
 """Of many messages so many are shown."""
-
-
-class MalformedError(InputError):
-    """One entry of a file is malformed, and could be left out.
-
-    Attributes:
-        kind: what is wrong with it, in words that entries of the same fault share.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass
@@ -36,7 +24,7 @@ class Findings:
     """
 
     policy: Malformed = "fail"
-    found: list[MalformedError] = field(default_factory=list)
+    found: list[RecordError] = field(default_factory=list)
 
     def by_kind(self) -> dict[str, int]:
         """Counts for a summary."""

@@ -21,10 +21,10 @@ from typing import Any
 
 from tfseg.data.labels import DOMAINS, IGNORE_ID, Domain, LabelMap, is_name
 from tfseg.data.records import ImageRecord
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 from tfseg.files import read_json
 
-from .checks import Findings, MalformedError, identifier, is_number, short
+from .checks import Findings, identifier, is_number, short
 from .checks import count as as_count
 from .choices import EmptyRegions, Exif, Malformed, Unlisted
 from .coco_masks import Region, check, decode_all, lay
@@ -230,7 +230,7 @@ def select(annotations: str | os.PathLike[str], label_map: LabelMap, rules: Rule
             excluded.add(identifier(entry.get("image_id")))  # also if it is malformed otherwise
         try:
             image_id, region = _annotation(entry, images, categories, known, where)
-        except MalformedError as finding:
+        except RecordError as finding:
             findings.found.append(finding)
             continue
         if region:
@@ -298,7 +298,7 @@ def _id(entry: dict[str, Any], where: str, what: str) -> int | str:
     found = identifier(entry.get("id"))
     if found is None:
         message = f"{where}: {what} {short(entry)} has no id (a whole number or a string)"
-        raise MalformedError(f"{what} without an id", message)
+        raise RecordError(f"{what} without an id", message)
     return found
 
 
@@ -307,7 +307,7 @@ def _images(content: dict[str, Any], where: str, findings: Findings) -> dict[int
     for entry in _entries(content, "images", where):
         try:
             image_id = _id(entry, where, "image")
-        except MalformedError as finding:
+        except RecordError as finding:
             findings.found.append(finding)
             continue
         if image_id in images:
@@ -372,25 +372,25 @@ def _annotation(
     annotation_id = _id(entry, where, "annotation")
     at = f"{where}: annotation {annotation_id}"
     if annotation_id in known:
-        raise MalformedError(
+        raise RecordError(
             "annotation's id again", f'{where}: "annotations" has the id {annotation_id} more than once'
         )
     known.add(annotation_id)
     image_id, category = identifier(entry.get("image_id")), identifier(entry.get("category_id"))
     if image_id not in images:
         message = f"{at}: image_id {short(entry.get('image_id'))} is no image of the file"
-        raise MalformedError("annotation of no image", message)
+        raise RecordError("annotation of no image", message)
     if category not in categories.values:
         message = f"{at}: category_id {short(entry.get('category_id'))} is no category of the file"
-        raise MalformedError("annotation of no category", message)
+        raise RecordError("annotation of no category", message)
     is_crowd = entry.get("iscrowd")
     if is_crowd not in (None, 0, 1):
-        raise MalformedError("iscrowd", f"{at}: iscrowd must be 0 or 1, found {short(is_crowd)}")
+        raise RecordError("iscrowd", f"{at}: iscrowd must be 0 or 1, found {short(is_crowd)}")
     has_box_only = categories.rules.domain == "target" and not entry.get("segmentation")
     if has_box_only and "bbox" not in entry:
-        raise MalformedError("no segmentation", f"{at}: has neither segmentation nor bbox")
+        raise RecordError("no segmentation", f"{at}: has neither segmentation nor bbox")
     if not has_box_only and entry.get("segmentation") is None:
-        raise MalformedError(
+        raise RecordError(
             "no segmentation", f"{at}: has no segmentation{_BOX_HINT if 'bbox' in entry else ''}"
         )
     value = categories.values[category]
@@ -412,13 +412,13 @@ def _is_large(entry: dict[str, Any], min_area: float, at: str) -> bool:
     area = entry.get("area")
     if not is_number(area) or area < 0:
         message = f"{at}: --min_area needs its area, a number >= 0, found {short(area)}"
-        raise MalformedError("area", message)
+        raise RecordError("area", message)
     return area >= min_area
 
 
 def _box_has_pixels(box: Any, image: dict[str, Any], at: str) -> bool:
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(number) for number in box):
-        raise MalformedError("bbox", f"{at}: bbox must be a list x, y, width, height, found {short(box)}")
+        raise RecordError("bbox", f"{at}: bbox must be a list x, y, width, height, found {short(box)}")
     x, y, box_width, box_height = box
     width, height = as_count(image.get("width")) or 0, as_count(image.get("height")) or 0
     return box_width > 0 and box_height > 0 and -box_width < x < width and -box_height < y < height
@@ -436,7 +436,7 @@ def _image(
     at = f"{where}: image {image_id}"
     try:
         name, height, width = _file_name(entry, at), _side(entry, "height", at), _side(entry, "width", at)
-    except MalformedError as finding:
+    except RecordError as finding:
         findings.found.append(finding)
         return None
     sound = []
@@ -445,7 +445,7 @@ def _image(
             if region.segmentation is not None:
                 check(region.segmentation, height, width, f"{at}, annotation {region.annotation_id}")
             sound.append(region)
-        except MalformedError as finding:
+        except RecordError as finding:
             findings.found.append(finding)
     if not sound:
         return None
@@ -456,9 +456,9 @@ def _image(
 def _file_name(entry: dict[str, Any], at: str) -> str:
     name = entry.get("file_name")
     if not is_name(name):
-        raise MalformedError("file_name", f"{at}: file_name must be a file's name, found {short(name)}")
+        raise RecordError("file_name", f"{at}: file_name must be a file's name, found {short(name)}")
     if leaves(name) or leaves(name.replace("\\", "/")):
-        raise MalformedError("file_name", f"{at}: file_name {name!r} leaves the folder of images")
+        raise RecordError("file_name", f"{at}: file_name {name!r} leaves the folder of images")
     return name
 
 
@@ -466,5 +466,5 @@ def _side(entry: dict[str, Any], side: str, at: str) -> int:
     pixels = as_count(entry.get(side))
     if not pixels:
         message = f"{at}: {side} must be a whole number above 0, found {short(entry.get(side))}"
-        raise MalformedError(f"image's {side}", message)
+        raise RecordError(f"image's {side}", message)
     return pixels

@@ -13,8 +13,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from tfseg.data.labels import IGNORE_ID
+from tfseg.errors import RecordError
 
-from .checks import MalformedError, count, is_number, short, whole
+from .checks import count, is_number, short, whole
 
 MAX_RUN_BITS = 35
 """Longest number in a compressed RLE; a longer one would overflow in pycocotools."""
@@ -113,15 +114,13 @@ def check(
         Polygons, run lengths, or several run lengths that are united.
 
     Raises:
-        MalformedError: it has none of the forms.
+        RecordError: it has none of the forms.
     """
     if isinstance(segmentation, dict):
         return _checked_rle(segmentation, height, width, where)
     if not isinstance(segmentation, list):
         found = short(segmentation)
-        raise MalformedError(
-            "no segmentation", f"{where}: segmentation must be polygons or RLE, found {found}"
-        )
+        raise RecordError("no segmentation", f"{where}: segmentation must be polygons or RLE, found {found}")
     if segmentation and all(isinstance(part, dict) for part in segmentation):
         parts = [_checked_rle(part, height, width, where) for part in segmentation]
         if len(parts) == 1:
@@ -132,9 +131,9 @@ def check(
 
 def _checked_polygons(polygons: list[Any], height: int, width: int, where: str) -> list[list[float]]:
     if not polygons:
-        raise MalformedError("empty segmentation", f"{where}: segmentation has no polygon")
+        raise RecordError("empty segmentation", f"{where}: segmentation has no polygon")
     if all(is_number(number) for number in polygons):
-        raise MalformedError(
+        raise RecordError(
             "flat list of numbers",
             f"{where}: a polygon is a list of at least 3 points within a list of polygons, "
             f"found the numbers {short(polygons)}",
@@ -142,14 +141,14 @@ def _checked_polygons(polygons: list[Any], height: int, width: int, where: str) 
     reach = MAX_REACH * max(height, width)
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise MalformedError(
+            raise RecordError(
                 "polygon of fewer than 3 points",
                 f"{where}: a polygon is a list x1, y1, x2, y2, ... of at least 3 points, "
                 f"found {short(polygon)}",
             )
         for number in polygon:
             if not is_number(number) or abs(number) > reach:
-                raise MalformedError(
+                raise RecordError(
                     "polygon's coordinate",
                     f"{where}: a polygon of a {width}x{height} image has the coordinate {short(number)}",
                 )
@@ -159,13 +158,13 @@ def _checked_polygons(polygons: list[Any], height: int, width: int, where: str) 
 def _checked_rle(rle: dict[str, Any], height: int, width: int, where: str) -> dict[str, Any]:
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
-        raise MalformedError(
+        raise RecordError(
             "size of RLE",
             f"{where}: RLE of size {short(size)} (height, width) in an image of size [{height}, {width}]",
         )
     runs = _counts(counts, where)
     if sum(runs) != height * width:
-        raise MalformedError(
+        raise RecordError(
             "sum of RLE",
             f"{where}: RLE counts add up to {sum(runs)} pixels, "
             f"the image has {height} x {width} = {height * width}",
@@ -177,7 +176,7 @@ def _counts(counts: Any, where: str) -> list[int]:
     runs = _run_lengths(counts, where) if isinstance(counts, str) else counts
     numbers = [count(run) for run in runs] if isinstance(runs, list) else [None]
     if None in numbers:
-        raise MalformedError(
+        raise RecordError(
             "counts of RLE",
             f"{where}: RLE counts must be a string or numbers >= 0, found {short(counts)}",
         )
@@ -192,7 +191,7 @@ def _run_lengths(counts: str, where: str) -> list[int]:
     for character in counts:
         digit = ord(character) - 48
         if not 0 <= digit < 64 or shift >= MAX_RUN_BITS:
-            raise MalformedError(
+            raise RecordError(
                 "string of RLE", f"{where}: the compressed RLE is malformed at the character {character!r}"
             )
         number |= (digit & 31) << shift
@@ -204,5 +203,5 @@ def _run_lengths(counts: str, where: str) -> list[int]:
         runs.append(number + (runs[-2] if len(runs) > 2 else 0))
         number = shift = 0
     if shift:
-        raise MalformedError("string of RLE", f"{where}: the compressed RLE ends within a number")
+        raise RecordError("string of RLE", f"{where}: the compressed RLE ends within a number")
     return runs

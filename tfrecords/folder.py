@@ -20,9 +20,9 @@ from typing import Any
 from tfseg.data.images import read_file
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap, is_name
 from tfseg.data.records import ImageRecord
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
-from .checks import MAX_TOLD, Findings, MalformedError
+from .checks import MAX_TOLD, Findings
 from .choices import Exif, Malformed, Unlisted
 from .folder_lists import labels_of, read_rows
 from .image_paths import folders_in, images_in, is_there, locate, missing_hint
@@ -140,14 +140,14 @@ class ImageFolder:
             first, _, rest = file_name.partition("/")
             if not is_name(file_name):
                 message = f"{str(self.root / file_name)!a}: the name is not UTF-8, or has control characters"
-                findings.found.append(MalformedError("file's name", message))
+                findings.found.append(RecordError("file's name", message))
             elif self.masks is not None:
                 named.append((file_name, None, ""))
             elif rest:
                 named.append((file_name, {first}, str(self.root / first)))
             else:
                 message = f"{self.root / file_name}: lies in no class folder"
-                findings.found.append(MalformedError("image in no class folder", message))
+                findings.found.append(RecordError("image in no class folder", message))
         if not named and all(finding.kind == "image in no class folder" for finding in findings.found):
             raise InputError(
                 f"--images={self.root}: has no class folders such as {self.root / 'cat'}; without them --csv "
@@ -164,11 +164,11 @@ class ImageFolder:
             file_name = locate(self.root, name) if is_name(name) else None
             if len(row) < 2:
                 message = f"{at}: file,label1;label2 is wanted, found {row[0]!r}"
-                findings.found.append(MalformedError("row without labels", message))
+                findings.found.append(RecordError("row without labels", message))
             elif file_name is None:
                 hint = _hint(findings, self.root, name, "--images") if is_name(name) else ""
                 message = f"{at}: {self.root / name}: the image is missing{hint}"
-                findings.found.append(MalformedError("image is missing", message))
+                findings.found.append(RecordError("image is missing", message))
             else:
                 labels.setdefault(file_name, set()).update(labels_of(row))
                 where.setdefault(file_name, at)
@@ -209,7 +209,7 @@ class ImageFolder:
                 if labels is None or self.domain == "source":
                     hint = _hint(findings, self.masks, f"{stem}.png", "--masks")
                     message = f"{mask}: the mask of {self.root / file_name} is missing{hint}"
-                    findings.found.append(MalformedError("mask is missing", message))
+                    findings.found.append(RecordError("mask is missing", message))
                     continue
                 mask = None
             yield FolderImage(file_name if stems[stem] > 1 else str(stem), file_name, labels, mask)

@@ -15,9 +15,9 @@ from typing import Any
 from tfseg.data.images import SUFFIXES
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, Domain, LabelMap
 from tfseg.data.records import ImageRecord
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
-from .checks import Findings, MalformedError
+from .checks import Findings
 from .choices import Exif, LabelsFrom, Malformed, MaskIds, MaskPalette, Unlisted
 from .image_paths import is_there
 from .images import load_image
@@ -142,10 +142,10 @@ class VocFolder:
                 if image is None:
                     where = f"{self.root / 'JPEGImages' / stem}.jpg"
                     message = f"{where}: the image is missing (nor is there a .png)"
-                    raise MalformedError("image is missing", message)
+                    raise RecordError("image is missing", message)
                 labels = None if self.labels_from == "masks" else self._labels(stem, refused)
                 images.append(VocImage(stem, image, labels))
-            except MalformedError as finding:
+            except RecordError as finding:
                 findings.found.append(finding)
         if refused:
             more = f"; {len(refused)} classes are not: {', '.join(map(repr, refused))}" * (len(refused) > 1)

@@ -8,9 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tfseg.data.labels import is_name
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
-from .checks import MalformedError, short
+from .checks import short
 
 _DECLARATION = re.compile(r"""^\s*<\?xml[^>]*?(?:encoding\s*=\s*["']([^"']*)["'][^>]*)?\?>""")
 _MARKS = (
@@ -78,28 +78,28 @@ def read_objects(path: Path) -> list[str]:
     """The class names of the objects in a VOC annotation, in their order.
 
     Raises:
-        MalformedError: the file is missing or no VOC annotation.
+        RecordError: the file is missing or no VOC annotation.
     """
     try:
         root = _parse(path.read_bytes())
     except OSError as error:
         message = f"{path}: the annotation cannot be read ({error.strerror})"
-        raise MalformedError("annotation cannot be read", message) from error
+        raise RecordError("annotation cannot be read", message) from error
     except UnicodeError as error:
         message = f"{path}: is not XML of the encoding that it declares ({error})"
-        raise MalformedError("annotation is not XML", message) from error
+        raise RecordError("annotation is not XML", message) from error
     except LookupError as error:
         message = f"{path}: declares an encoding that is not known ({error})"
-        raise MalformedError("annotation's encoding", message) from error
+        raise RecordError("annotation's encoding", message) from error
     except (ElementTree.ParseError, ValueError) as error:
-        raise MalformedError("annotation is not XML", f"{path}: is not XML ({error})") from error
+        raise RecordError("annotation is not XML", f"{path}: is not XML ({error})") from error
     if root.tag != "annotation":
         message = f"{path}: is not a VOC annotation: <annotation> is wanted, found <{short(root.tag)}>"
-        raise MalformedError("not a VOC annotation", message)
+        raise RecordError("not a VOC annotation", message)
     names = [(element.findtext("name") or "").strip() for element in root.findall("object")]
     if "" in names:
         message = f"{path}: object {names.index('') + 1} has no name"
-        raise MalformedError("object without a name", message)
+        raise RecordError("object without a name", message)
     return names
 
 

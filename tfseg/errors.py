@@ -1,4 +1,4 @@
-"""The one exception that is written for people."""
+"""The exceptions that are written for people."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,15 @@ class InputError(ValueError):
     The message is one sentence that says what was given, in which file and record it stands, and
     what is allowed. `tfseg.cli.run` prints it as `error: ...` without a traceback.
     """
+
+
+class RecordError(InputError):
+    """A record of a split, or an entry of a dataset's files, is damaged or malformed; it could be left out.
+
+    Attributes:
+        kind: What is wrong with it, in words that records of the same fault share.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -64,19 +64,13 @@ def _run(options: EvaluationOptions) -> None:
     model = find_model(options.model_dir)
     output_dir = _output_dir(options, model)
     split = Split.load(options.data_dir, options.split)
-    if options.settings.method != "labels" and not any(info.has_mask for info in split.infos):
+    of_masks = options.settings.method != "labels"
+    if of_masks and not any(info.has_mask for info in split.infos):
         raise InputError(
             f"split {split.name} in {options.data_dir} has no masks, so that IoU cannot be measured; "
             "--method=labels measures the labels of its images"
         )
-    stages = [options.segmenter.classifier_stage]
-    if options.settings.method != "labels":
-        stages.insert(0, "joint")
-    if isinstance(model, ModelDir):
-        fingerprint = model.fingerprint(stages, options.segmenter.checkpoint)
-    else:
-        fingerprint = model.fingerprint()
-    measure = _measure_labels if options.settings.method == "labels" else _measure_masks
+    fingerprint = _fingerprint(options, model)
 
     from tfseg.evaluation.table import format_metrics
 
@@ -90,32 +84,23 @@ def _run(options: EvaluationOptions) -> None:
             bar.update(done - bar.n)
 
         try:
-            metrics = measure(options, model, split, output_dir, fingerprint, show)
+            metrics = _measure(options, model, split, output_dir, fingerprint, show)
         except stopping.Stopped as stopped:
-            if options.settings.method != "labels" and bar.total:
+            if of_masks and bar.total:
                 stopped.add_note(f"{bar.n} of {bar.total} images are done; the same command goes on")
             raise
     metrics |= {
         "split": split.name,
-        "labels": options.settings.labels,
-        "method": options.settings.method,
-        "crf": options.settings.crf.crf,
-        "flags": cli.given_values(options) | {"output_dir": str(output_dir)},
-        "command": cli.command_line("tfseg.evaluate", options),
+        **_circumstances(options, model, output_dir),
         "weights": fingerprint,
-        "training": model.training_record() if isinstance(model, ModelDir) else {},
         "seconds": round(time.monotonic() - started, 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
-        },
     }
     write_atomic(output_dir / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
     print(format_metrics(metrics, split.label_map.name, split.domain))
     print(output_dir / "metrics.json")
 
 
-def _measure_masks(
+def _measure(
     options: EvaluationOptions,
     model: ModelDir | Export,
     split: Split,
@@ -123,34 +108,25 @@ def _measure_masks(
     fingerprint: dict[str, str],
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    from tfseg.evaluation.masks import evaluate_masks
-    from tfseg.inference.segmenter import Segmenter
+    domain = split.domain if options.label_domain == "split" else options.label_domain
+    wanted = dataclasses.replace(options.segmenter, label_domain=domain)
+    if options.settings.method != "labels":
+        from tfseg.evaluation.masks import evaluate_masks
+        from tfseg.inference.segmenter import Segmenter
 
-    segmenter = Segmenter.load(model, **dataclasses.asdict(_segmenter_options(options, split)))
-    return evaluate_masks(segmenter, split, options.settings, output_dir, fingerprint, show)
+        segmenter = Segmenter.load(model, **dataclasses.asdict(wanted))
+        return evaluate_masks(segmenter, split, options.settings, output_dir, fingerprint, show)
 
-
-def _measure_labels(
-    options: EvaluationOptions,
-    model: ModelDir | Export,
-    split: Split,
-    output_dir: Path,
-    fingerprint: dict[str, str],
-    show: Callable[[int, int], None],
-) -> dict[str, Any]:
-    del output_dir, fingerprint  # It is quick and keeps no progress.
     from tfseg.evaluation.label_quality import evaluate_labels
-    from tfseg.evaluation.masks import check_label_maps
 
     if not isinstance(model, ModelDir):
         raise InputError(f"{model.path}: --method=labels takes the model_dir, not an export")
-    check_label_maps(model.label_map, split)
-    segmenter = _segmenter_options(options, split)
+    split.require_labels(model.label_map)
     return evaluate_labels(
-        model.with_mean(segmenter.bgr_mean).load(segmenter.classifier_stage, segmenter.checkpoint),
+        model.with_mean(wanted.bgr_mean).load(wanted.classifier_stage, wanted.checkpoint),
         split,
-        split.label_map.allowed_ids(segmenter.label_domain),
-        segmenter.label_threshold,
+        split.label_map.allowed_ids(domain),
+        wanted.label_threshold,
         options.settings.batch_size,
         model.config.image_fit,
         show,
@@ -158,9 +134,27 @@ def _measure_labels(
     )
 
 
-def _segmenter_options(options: EvaluationOptions, split: Split) -> SegmenterOptions:
-    domain = split.domain if options.label_domain == "split" else options.label_domain
-    return dataclasses.replace(options.segmenter, label_domain=domain)
+def _fingerprint(options: EvaluationOptions, model: ModelDir | Export) -> dict[str, str]:
+    if not isinstance(model, ModelDir):
+        return model.fingerprint()
+    stages = () if options.settings.method == "labels" else ("joint",)
+    return model.fingerprint((*stages, options.segmenter.classifier_stage), options.segmenter.checkpoint)
+
+
+def _circumstances(options: EvaluationOptions, model: ModelDir | Export, output_dir: Path) -> dict[str, Any]:
+    """Returns how it was measured, and what the network was trained on."""
+    return {
+        "labels": options.settings.labels,
+        "method": options.settings.method,
+        "crf": options.settings.crf.crf,
+        "flags": cli.given_values(options) | {"output_dir": str(output_dir)},
+        "command": cli.command_line("tfseg.evaluate", options),
+        "training": model.training_record() if isinstance(model, ModelDir) else {},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+        },
+    }
 
 
 def _output_dir(options: EvaluationOptions, model: ModelDir | Export) -> Path:

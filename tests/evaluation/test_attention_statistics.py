@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfseg.evaluation.attention_shares import attention_shares
+from tfseg.evaluation.attention_shares import attention_entry
 from tfseg.evaluation.attention_statistics import (
     AttentionSums,
-    attention_entry,
     attention_statistics,
     statistics_of_entries,
     sums_of_maps,
@@ -151,7 +150,7 @@ def test_evaluated_images_give_the_statistics_of_their_pixels(fit):
     for height, width in ((40, 20), (20, 20)):
         truth = rng.choice([0, 1, 3, 255], (height, width)).astype(np.uint8)
         maps = rng.dirichlet(np.ones(SIDE * SIDE), 2).reshape(2, SIDE, SIDE)
-        entries.append(attention_entry(maps, (1, 3), truth, attention_shares(maps, (1, 3), truth, fit), fit))
+        entries.append(attention_entry(maps, (1, 3), truth, fit))
         side = max(height, width)
         square = np.zeros((side, side), np.uint8)
         square[:height, :width] = truth

@@ -5,24 +5,12 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-from tfseg.errors import InputError
+from tfseg.errors import RecordError
 
 if TYPE_CHECKING:
     from tfseg.data.records import Split
 
 OnBadRecord = Literal["fail", "skip"]
-
-
-class RecordError(InputError):
-    """A record of a split is damaged, or holds what no record may.
-
-    Attributes:
-        kind: What is wrong with it, in words that records of the same fault share.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class BadRecords:

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg.commands import called
-from tfseg.data.bad_records import BadRecords, RecordError
-from tfseg.data.examples import read_example, record_name
+from tfseg.data.bad_records import BadRecords
+from tfseg.data.examples import decode_example, record_name
 from tfseg.data.images import open_image
 from tfseg.data.records import RecordInfo, parse
 from tfseg.data.sampling import Pair, PairStream, RehearsedStream
@@ -20,7 +20,7 @@ from tfseg.data.transform import (
     view_image,
     view_mask,
 )
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 from tfseg.losses import IGNORE_LABEL
 
 Stream = PairStream | RehearsedStream
@@ -184,7 +184,7 @@ def _fault(pair: Pair, serialized: bytes) -> RecordError | None:
     """What keeps a record from being trained on, or None; a mask that is not used may be anything."""
     where = record_name(pair.split, pair.index)
     try:
-        expected = read_example(pair.split, pair.index, with_mask=pair.use_mask).image
+        expected = decode_example(pair.split, pair.index, serialized, with_mask=pair.use_mask).image
         record = parse(serialized)
         image = decode_image(record["image"])
         if pair.use_mask:

@@ -6,11 +6,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from tfseg.data.bad_records import RecordError
 from tfseg.data.images import read_image
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.data.records import Split, parse
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +44,27 @@ def read_example(split: Split, index: int, with_mask: bool = True) -> Example:
         with_mask: Whether its mask is read; its labels are then those of the mask.
 
     Raises:
+        RecordError: If its bytes are damaged, or as `decode_example` says.
+    """
+    return decode_example(split, index, split.read(index), with_mask)
+
+
+def decode_example(split: Split, index: int, serialized: bytes, with_mask: bool = True) -> Example:
+    """Decodes a record that was read.
+
+    Args:
+        split: The split.
+        index: Number of the record.
+        serialized: From `Split.read`.
+        with_mask: As for `read_example`.
+
+    Raises:
         RecordError: If the record, its image or its mask is damaged or not what the index says, or the mask
             is of another size or holds ids that are not of the split's domain; the message names file and
             record.
     """
     info = split.infos[index]
     where = record_name(split, index)
-    serialized = split.read(index)
     try:
         record = parse(serialized)
     except Exception as error:  # TensorFlow's, which this module does not import.

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import google_crc32c
 
 from tfseg.commands import called
-from tfseg.data.bad_records import RecordError
 from tfseg.data.labels import DOMAINS, LabelMap
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -300,6 +299,25 @@ class Split:
         excluded = self.summary.get("options", {}).get("exclude_other", False)
         domains = DOMAINS if excluded is True else (self.domain,)
         return tuple(sorted(i for domain in domains for i in self.label_map.ids(domain)))
+
+    def require_labels(self, of_model: LabelMap) -> None:
+        """Refuses records whose labels are not a network's; the maps' names and aliases may differ.
+
+        Args:
+            of_model: What the network was trained on.
+
+        Raises:
+            InputError: If ids, names or domains differ.
+        """
+        ours, theirs = (
+            [(label.id, label.name, label.domain) for label in label_map.labels]
+            for label_map in (self.label_map, of_model)
+        )
+        if ours != theirs:
+            raise InputError(
+                f"split {self.name} in {self.data_dir} has the label map {self.label_map.name!r}, the model "
+                f"{of_model.name!r} with other labels; needed are records of the model's map"
+            )
 
     def read(self, index: int) -> bytes:
         """The serialized Example of record `index`; any number of threads may read at once.

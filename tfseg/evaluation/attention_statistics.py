@@ -10,14 +10,12 @@ evaluation from a split.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfseg.data.labels import IGNORE_ID
-from tfseg.evaluation.attention_shares import Shares
-from tfseg.inference.preprocessing import ImageFit
+from tfseg.evaluation.attention_shares import uniform_border
 
 # A label with fewer images says nothing on whether its attention moves.
 _FEWEST_IMAGES = 4
@@ -162,41 +160,10 @@ def sums_of_maps(
     )
 
 
-def attention_entry(
-    attention: np.ndarray,
-    labels: Sequence[int],
-    truth: np.ndarray,
-    shares: Mapping[int, Shares],
-    fit: ImageFit = "pad",
-) -> dict[str, Any]:
-    """Keeps what the statistics need of one evaluated image, ready for JSON.
-
-    Args:
-        attention: float `[K, h, w]`, each map with the sum 1.
-        labels: The K label ids.
-        truth: uint8 `[H, W]`, label ids, 255 ignored.
-        shares: Of these, from `attention_shares`.
-        fit: How the image became the network's square, see `ModelConfig.image_fit`.
-    """
-    valid = max(int((truth != IGNORE_ID).sum()), 1)
-    side = max(truth.shape)
-    shown = [
-        size if fit == "stretch" else math.ceil(size * length / side)
-        for size, length in zip(attention.shape[1:], truth.shape, strict=True)
-    ]
-    return {
-        "labels": list(labels),
-        "maps": np.round(np.asarray(attention, np.float64), 6).tolist(),
-        "inside": [shares[label].inside if label in shares else None for label in labels],
-        "area": [float((truth == label).sum()) / valid if label in shares else None for label in labels],
-        "shown": shown,
-    }
-
-
 def statistics_of_entries(
     entries: Sequence[dict[str, Any]], num_labels: int, ids: Iterable[int]
 ) -> AttentionStatistics | None:
-    """Returns the statistics of evaluated images, from what `attention_entry` kept of each.
+    """Returns the statistics of evaluated images, from what `attention_entry` gave of each.
 
     Args:
         entries: One an image.
@@ -243,7 +210,7 @@ def attention_statistics(sums: AttentionSums, ids: Iterable[int]) -> AttentionSt
         area=float(sums.area[rows].sum() / masked) if masked else None,
         padding=float(sums.padding[rows].sum() / total),
         border=1.0 - float(mean[1:-1, 1:-1].sum()),
-        uniform_border=1.0 - max(height - 2, 0) * max(width - 2, 0) / (height * width),
+        uniform_border=uniform_border(height, width),
         positions=math.exp(sums.entropy[rows].sum() / total),
         same_position=None if same is None else float(same),
         position=place,

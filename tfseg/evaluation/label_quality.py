@@ -1,16 +1,16 @@
 """Which labels a whole-image classifier finds: the separate one, or that of stage 0, without any masks."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfseg.data.bad_records import BadRecords, OnBadRecord, RecordError
+from tfseg.data.bad_records import BadRecords, OnBadRecord
 from tfseg.data.examples import read_example
 from tfseg.data.records import Split
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 from tfseg.evaluation.multilabel import multilabel_metrics, number_or_none
 from tfseg.inference.networks import KerasClassifier
 from tfseg.inference.postprocessing import THRESHOLD, predicted_labels
@@ -50,8 +50,33 @@ def evaluate_labels(
     """
     if not len(split):
         raise InputError(f"split {split.name} in {split.data_dir}: holds no record")
-    network = KerasClassifier(classifier)
-    bad_records = BadRecords(on_bad_record)
+    network, bad_records = KerasClassifier(classifier), BadRecords(on_bad_record)
+    squares = record_squares(split, network.image_size, image_fit, bad_records, ahead=2 * batch_size)
+    scores: dict[int, np.ndarray] = {}
+    for batch in batches(squares, batch_size):
+        numbers, images = zip(*batch, strict=True)
+        scores.update(zip(numbers, network.classify(np.stack(images)), strict=True))
+        on_image(len(scores) + len(bad_records), len(split))
+    if not scores:
+        raise InputError(f"{split.data_dir}: no record of split {split.name} can be used ({bad_records})")
+    predicted = [predicted_labels(score, allowed, threshold) for score in scores.values()]
+    truth = [split.infos[number].labels for number in scores]
+    quality = label_quality(list(scores.values()), predicted, truth, split)
+    return {"images": len(scores), "bad_records": bad_records.by_kind(), "label_quality": quality}
+
+
+def record_squares(
+    split: Split, size: int, fit: ImageFit, bad_records: BadRecords, ahead: int = 8
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields number and square, uint8 `[S, S, 3]`, of each record that can be used, read in threads.
+
+    Args:
+        split: Records; their masks are not read.
+        size: S, in pixels.
+        fit: How an image becomes its square, see `ModelConfig.image_fit`.
+        bad_records: Takes the records that cannot be used, or raises.
+        ahead: How many are read before they are asked for.
+    """
 
     def read(number: int) -> tuple[int, np.ndarray] | None:
         try:
@@ -59,21 +84,12 @@ def evaluate_labels(
         except RecordError as error:
             bad_records.add(split, number, error)
             return None
-        return number, to_square(image, network.image_size, image_fit)
+        return number, to_square(image, size, fit)
 
-    scores: dict[int, np.ndarray] = {}
     with ThreadPoolExecutor(_READERS) as threads:
-        found = ordered_map(threads, read, range(len(split)), ahead=2 * batch_size)
-        for batch in batches((one for one in found if one is not None), batch_size):
-            numbers, images = zip(*batch, strict=True)
-            scores.update(zip(numbers, network.classify(np.stack(images)), strict=True))
-            on_image(len(scores) + len(bad_records), len(split))
-    if not scores:
-        raise InputError(f"{split.data_dir}: no record of split {split.name} can be used ({bad_records})")
-    predicted = [predicted_labels(score, allowed, threshold) for score in scores.values()]
-    truth = [split.infos[number].labels for number in scores]
-    quality = label_quality(list(scores.values()), predicted, truth, split)
-    return {"images": len(scores), "bad_records": bad_records.by_kind(), "label_quality": quality}
+        for found in ordered_map(threads, read, range(len(split)), ahead):
+            if found is not None:
+                yield found
 
 
 def label_quality(

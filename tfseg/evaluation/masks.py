@@ -1,5 +1,6 @@
 """Evaluates a segmenter's label maps on the masks of a split, each image at its original size."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from tfseg import cli
-from tfseg.data.bad_records import BadRecords, RecordError
+from tfseg.data.bad_records import BadRecords
 from tfseg.data.examples import Example, read_example
-from tfseg.data.labels import LabelMap
 from tfseg.data.records import Split
 from tfseg.data.voc_colors import save_indexed_png
-from tfseg.errors import InputError
+from tfseg.errors import InputError, RecordError
 from tfseg.evaluation.attention_control import MAPS, THRESHOLDS, threshold_maps
-from tfseg.evaluation.attention_shares import attention_shares, mean_shares, uniform_border
-from tfseg.evaluation.attention_statistics import attention_entry, statistics_of_entries
+from tfseg.evaluation.attention_shares import attention_entry, mean_shares
+from tfseg.evaluation.attention_statistics import statistics_of_entries
 from tfseg.evaluation.label_quality import label_quality
 from tfseg.evaluation.miou import ConfusionMatrix, count_pairs
 from tfseg.evaluation.multilabel import number_or_none
@@ -25,7 +25,7 @@ from tfseg.evaluation.settings import Settings
 from tfseg.inference.segmenter import Query, Segmentation, Segmenter
 
 _DECODER = "decoder"
-_ENTRIES = 3  # Changes with what an entry of the progress file holds.
+_ENTRIES = 4  # Changes with what an entry of the progress file holds.
 
 
 def evaluate_masks(
@@ -56,7 +56,7 @@ def evaluate_masks(
     Raises:
         InputError: If label maps differ, no record has a mask, or a record is damaged and not to be left out.
     """
-    check_label_maps(segmenter.label_map, split)
+    split.require_labels(segmenter.label_map)
     records = [number for number, info in enumerate(split.infos) if info.has_mask]
     if not records:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask")
@@ -66,28 +66,22 @@ def evaluate_masks(
         path.unlink(missing_ok=True)
     progress = Progress(path, _key(segmenter, split, settings, fingerprint))
     bad_records = BadRecords(settings.on_bad_record)
-    try:
+    with contextlib.closing(progress):
         on_image(len(progress.done), len(records))
         todo = [number for number in records if number not in progress.done]
         for number, found, example in _segment(segmenter, split, settings, todo):
             if isinstance(found, RecordError):
                 bad_records.add(split, number, found)
-                on_image(len(progress.done) + len(bad_records), len(records))
-                continue
-            if settings.save_comp6:
-                _save_comp6(output_dir, split, number, found.label_map)
-            progress.add(number, _entry(found, example, settings))
+            else:
+                if settings.save_comp6:
+                    _save_comp6(output_dir, split, number, found.label_map)
+                progress.add(number, _entry(found, example, settings))
             on_image(len(progress.done) + len(bad_records), len(records))
-        entries = [progress.done[number] for number in records if number in progress.done]
-    finally:
-        progress.close()
+    entries = [progress.done[number] for number in records if number in progress.done]
     if not entries:
         raise InputError(f"{split.data_dir}: no record of split {split.name} can be used ({bad_records})")
-    metrics = _metrics(entries, split, settings)
-    metrics["images"] = len(entries)
-    metrics["bad_records"] = bad_records.by_kind()
-    metrics["images_without_mask"] = len(split) - len(records)
-    return metrics
+    counts = {"images": len(entries), "images_without_mask": len(split) - len(records)}
+    return {**_metrics(entries, split, settings), **counts, "bad_records": bad_records.by_kind()}
 
 
 def _segment(
@@ -111,31 +105,25 @@ def _segment(
 
 
 def _entry(found: Segmentation, example: Example, settings: Settings) -> dict[str, Any]:
-    truth = example.mask
-    if settings.method == "attention":
-        if found.attention is None:
-            raise InputError("method=attention: this model does not give its attention")
-        counts = {
-            f"{name}@{threshold}": count_pairs(truth, label_map)
-            for name in MAPS
-            for threshold, label_map in threshold_maps(
-                getattr(found, name), found.labels, *truth.shape, fit=found.image_fit
-            ).items()
-        }
-    else:
-        counts = {_DECODER: count_pairs(truth, found.label_map)}
-    scores = found.label_probabilities
+    truth, scores = example.mask, found.label_probabilities
     entry = {
-        "counts": counts,
         "labels": found.labels,
         "truth": example.labels,
         "scores": None if scores is None else [round(float(score), 6) for score in scores],
     }
-    if settings.method == "attention":
-        shares = attention_shares(found.attention, found.labels, truth, found.image_fit)
-        entry["shares"] = shares
-        entry["attention"] = attention_entry(found.attention, found.labels, truth, shares, found.image_fit)
-        entry["uniform_border"] = uniform_border(*found.attention.shape[1:]) if found.labels else None
+    if settings.method != "attention":
+        return {**entry, "counts": {_DECODER: count_pairs(truth, found.label_map)}}
+    if found.attention is None:
+        raise InputError("method=attention: this model does not give its attention")
+    maps = {"attention": found.attention, "densified": found.densified}
+    entry["counts"] = {
+        f"{name}@{threshold}": count_pairs(truth, label_map)
+        for name in MAPS
+        for threshold, label_map in threshold_maps(
+            maps[name], found.labels, *truth.shape, fit=found.image_fit
+        ).items()
+    }
+    entry["attention"] = attention_entry(found.attention, found.labels, truth, found.image_fit)
     return entry
 
 
@@ -161,12 +149,9 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
         metrics["attention_thresholds"] = {
             name: {str(t): by_way[f"{name}@{t}"]["miou"] for t in THRESHOLDS} for name in MAPS
         }
-        metrics["attention_shares"] = _mean_shares(entries, split)
-        statistics = statistics_of_entries(
-            [entry["attention"] for entry in entries if entry["labels"]],
-            split.label_map.num_labels,
-            evaluated,
-        )
+        attended = [entry["attention"] for entry in entries if entry["labels"]]
+        metrics["attention_shares"] = mean_shares(attended, split.label_map)
+        statistics = statistics_of_entries(attended, split.label_map.num_labels, evaluated)
         metrics["attention_statistics"] = statistics and statistics.to_dict()
     if settings.labels == "predicted":
         metrics["label_quality"] = label_quality(
@@ -178,37 +163,11 @@ def _metrics(entries: list[dict], split: Split, settings: Settings) -> dict[str,
     return metrics
 
 
-def _mean_shares(entries: list[dict], split: Split) -> dict[str, Any]:
-    by_label = mean_shares([entry["shares"] for entry in entries])
-    names = {label: split.label_map.label(label).name for label in by_label}
-    columns = {
-        way: {names[label]: getattr(shares, way) for label, shares in by_label.items()}
-        for way in ("inside", "border")
-    }
-    means = {way: sum(values.values()) / len(values) for way, values in columns.items() if values}
-    uniform = next((e["uniform_border"] for e in entries if e["uniform_border"] is not None), None)
-    return {**means, "uniform_border": uniform, "by_class": columns}
-
-
 def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarray) -> None:
     short = split.name.removeprefix(f"{split.domain}_")
     folder = output_dir / "results" / "VOC2012" / "Segmentation" / f"comp6_{short}_cls"
     name = split.infos[number].image_id.replace("/", "_")
     save_indexed_png(folder / f"{name}.png", label_map)
-
-
-def check_label_maps(of_model: LabelMap, split: Split) -> None:
-    """Refuses a split whose labels are not the model's.
-
-    Raises:
-        InputError: If ids, names or domains differ.
-    """
-    meaning = [(label.id, label.name, label.domain) for label in of_model.labels]
-    if meaning != [(label.id, label.name, label.domain) for label in split.label_map.labels]:
-        raise InputError(
-            f"split {split.name} in {split.data_dir} has the label map {split.label_map.name!r}, "
-            f"the model {of_model.name!r} with other labels; evaluate on records of the model's map"
-        )
 
 
 def _key(

@@ -6,6 +6,7 @@ Everything is an array, uint8 `[H, W, 3]`, until somebody saves it.
 import dataclasses
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +16,9 @@ from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID
 from tfseg.data.voc_colors import palette
 from tfseg.inference.postprocessing import from_square
 from tfseg.inference.preprocessing import ImageFit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK = (20, 20, 20)
 _PAPER = (255, 255, 255)
@@ -171,7 +175,6 @@ def sheet(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Circle
 
     gap, line, columns = dpi // 20, dpi // 6, max(map(len, rows))
     left, top = gap + (line if row_titles else 0), gap + (line if titles else 0)
@@ -183,28 +186,20 @@ def sheet(
     # Half a pixel more, since the canvas rounds down. Without pyplot nothing global is touched.
     figure = Figure((pixels + 0.5) / dpi, dpi=dpi, facecolor="white")
 
-    def write(text: str, x: float, y: float, room: float, rotation: int = 0) -> None:
-        style = {"ha": "center", "va": "center", "parse_math": False, "color": np.divide(_INK, 255)}
-        place, style["fontsize"] = (x, pixels[1] - y) / pixels, _POINTS
-        figure.text(*place, _shorten(text, room / dpi), rotation=rotation, **style)
-
     centers = [left + column * (side + gap) + side / 2 for column in range(columns)]
     for title, x in zip(titles, centers, strict=False):
-        write(title, x, gap + line / 2, side)
+        _write(figure, title, x, gap + line / 2, side)
     y = top
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         if number < len(row_titles):
-            write(row_titles[number], gap + line / 2, y + height / 2, height, 90)
+            _write(figure, row_titles[number], gap + line / 2, y + height / 2, height, rotation=90)
         for one, picture, center in zip(row, fitted[number], centers, strict=False):
             x0, y0 = round(center - picture.shape[1] / 2), y + (height - len(picture)) // 2
             figure.figimage(picture, x0, pixels[1] - y0 - len(picture), origin="upper")
-            write(one.caption, center, y + height + line / 2, side)
+            _write(figure, one.caption, center, y + height + line / 2, side)
             if one.mark is not None:
-                scale = picture.shape[1] / one.picture.shape[1]
-                place = (x0 + one.mark[0] * scale, pixels[1] - y0 - one.mark[1] * scale)
-                for color, points in (("black", 2.5), ("white", 1.0)):
-                    ring = Circle(place, side / 24, fill=False, ec=color, lw=points, transform=None)
-                    figure.add_artist(ring)
+                x_mark, y_mark = np.multiply(one.mark, picture.shape[1] / one.picture.shape[1])
+                _ring(figure, x0 + x_mark, y0 + y_mark, side / 24)
         y += height + below[number]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -238,6 +233,22 @@ def encode_png(picture: np.ndarray, dpi: int | None = None, description: str = "
     size = {"dpi": (dpi, dpi)} if dpi else {}
     Image.fromarray(picture).save(encoded, "PNG", optimize=dpi is not None, pnginfo=info, **size)
     return encoded.getvalue()
+
+
+def _write(figure: "Figure", text: str, x: float, y: float, room: float, rotation: int = 0) -> None:
+    """Writes a text around a point, in pixels from the top left; `room` is how long it may be."""
+    place, color = (x, int(figure.bbox.height) - y) / np.floor(figure.bbox.size), np.divide(_INK, 255)
+    style = {"ha": "center", "va": "center", "parse_math": False, "color": color, "fontsize": _POINTS}
+    figure.text(*place, _shorten(text, room / figure.dpi), rotation=rotation, **style)
+
+
+def _ring(figure: "Figure", x: float, y: float, radius: float) -> None:
+    """Draws a ring around a point, in pixels from the top left, seen on black and on white."""
+    from matplotlib.patches import Circle
+
+    place = (x, int(figure.bbox.height) - y)
+    for color, points in (("black", 2.5), ("white", 1.0)):
+        figure.add_artist(Circle(place, radius, fill=False, ec=color, lw=points, transform=None))
 
 
 def _shorten(text: str, inches: float) -> str:

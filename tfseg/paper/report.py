@@ -86,10 +86,7 @@ def _run(options: ReportOptions) -> None:
     directory = read_model_dir(options.model_dir)
     evaluations = read_evaluations(Path(options.evaluations), directory.path, options.split)
     split = Split.load(options.data_dir, options.split)
-    if split.label_map != directory.label_map:
-        raise InputError(
-            f"{options.data_dir}: split {split.name} has another label map than {directory.path}"
-        )
+    split.require_labels(directory.label_map)
     figures = [show_figure(Path(path)) for path in options.figures]
     with cli.working("reading the logs of the run"):
         stages = read_stages(directory.path)

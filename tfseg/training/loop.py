@@ -13,7 +13,6 @@ from tfseg import cli, stopping
 from tfseg.commands import called
 from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.records import Split
-from tfseg.evaluation.masks import check_label_maps
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
 from tfseg.training.adaptation import Adaptation
 from tfseg.training.checkpoints import BestCheckpoint, StageCheckpoints
@@ -153,7 +152,7 @@ class _Inspection:
         self._network, self._validation, self._shown = network, None, {}
         if options.val_split:
             split = Split.load(options.data_dir, options.val_split)
-            check_label_maps(data.label_map, split)
+            split.require_labels(data.label_map)
             sizes = options.evaluate_images, options.on_bad_record
             self._validation = Validation(network, options.stage, data.config, split, *sizes)
         self._best = BestCheckpoint(checkpoints.checkpoint, stage_dir) if options.keep_best else None

@@ -9,15 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfseg.config import CLASSIFIER_STAGES, ModelConfig
-from tfseg.data.bad_records import BadRecords, OnBadRecord, RecordError
-from tfseg.data.examples import read_example
+from tfseg.data.bad_records import BadRecords, OnBadRecord
 from tfseg.data.records import Split
 from tfseg.errors import InputError
-from tfseg.evaluation.label_quality import evaluate_labels
+from tfseg.evaluation.label_quality import evaluate_labels, record_squares
 from tfseg.evaluation.masks import evaluate_masks
 from tfseg.evaluation.settings import Settings
 from tfseg.inference.networks import KerasNetwork
-from tfseg.inference.preprocessing import to_square
 from tfseg.inference.segmenter import Segmenter
 
 
@@ -103,14 +101,10 @@ class Validation:
     def _label_accuracy(self) -> float:
         """Share of (image, label) pairs whose label the classification names from z."""
         right, bad_records = [], BadRecords(self._on_bad_record)
-        for number, info in enumerate(self._split.infos):
-            try:
-                image = read_example(self._split, number, with_mask=False).image
-            except RecordError as error:
-                bad_records.add(self._split, number, error)
-                continue
-            square = to_square(image, self._config.image_size, self._config.image_fit).astype(np.float32)
-            for label in info.labels:
-                logits = self._classify(square[None], np.array([label], np.int32)).numpy()
+        size, fit = self._config.image_size, self._config.image_fit
+        for number, square in record_squares(self._split, size, fit, bad_records):
+            image = square[None].astype(np.float32)
+            for label in self._split.infos[number].labels:
+                logits = self._classify(image, np.array([label], np.int32)).numpy()
                 right.append(int(logits[0].argmax()) + 1 == label)
         return float(np.mean(right)) if right else 0.0
