@@ -7,8 +7,11 @@ from small_networks import TWO_BLOCKS
 from split_files import write_split
 
 from tfseg.data.records import Split
+from tfseg.evaluation.masks import evaluate_masks
+from tfseg.evaluation.settings import Settings
 from tfseg.experiments.exchanged_maps import measure
 from tfseg.inference.networks import KerasNetwork
+from tfseg.inference.segmenter import Segmenter
 from tfseg.models import build_transfernet
 
 SIZE, CELLS = 32, 8
@@ -96,3 +99,22 @@ def test_decoding_a_networks_own_maps_is_what_it_does(decoder_input):
     np.testing.assert_allclose(maps, outputs[decoder_input], rtol=1e-5)
     expected = ops.softmax(outputs["mask_logits"])[..., 1]
     np.testing.assert_allclose(whole.decode(encoded, index, maps), expected, rtol=1e-5)
+
+
+def test_with_its_own_maps_it_is_evaluated_as_tfseg_evaluate_does(tmp_path):
+    """At another size than the network's, where the order of scaling and resizing tells."""
+    keras.utils.set_random_seed(0)
+    model = build_transfernet(TWO_BLOCKS)
+    kernel = model.get_layer("decoder").get_layer("seg_score").kernel
+    kernel.assign(100 * kernel)
+    rng = np.random.default_rng(1)
+    samples = [
+        (f"i{number}", rng.integers(0, 256, (45, 71, 3), np.uint8), rng.integers(0, 3, (45, 71), np.uint8))
+        for number in range(2)
+    ]
+    write_split(tmp_path, LABEL_MAP, samples)
+    network, split = KerasNetwork(model), Split.load(tmp_path, "target_val")
+    segmenter = Segmenter(network, LABEL_MAP, background_factor=0.25)
+    expected = evaluate_masks(segmenter, split, Settings(labels="ground_truth"), tmp_path / "out")
+    assert expected["miou"] > 0.1
+    assert measure(network, split, 0.25)["own"] == pytest.approx(expected["miou"], rel=1e-9)

@@ -19,7 +19,7 @@ from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_shares import covered_cells
 from tfseg.evaluation.miou import ConfusionMatrix
-from tfseg.inference.postprocessing import BACKGROUND_FACTOR, from_square, merge, scale_background
+from tfseg.inference.postprocessing import BACKGROUND_FACTOR, image_probabilities, merge
 from tfseg.inference.preprocessing import to_square
 from tfseg.model_dir import read_model_dir
 
@@ -57,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> None:
     directory = read_model_dir(options.model_dir)
     split = Split.load(options.data_dir, options.split)
-    if split.label_map != directory.label_map:
-        raise InputError(f"split {split.name}: its label map is not the model's")
+    split.require_labels(directory.label_map)
     config = directory.config
     with cli.working("loading the model"):
         from tfseg.inference.networks import KerasNetwork
@@ -99,13 +98,12 @@ def measure(
             stop = start + len(example.labels)
             encoded = network.encode(_square(example, network)[None])
             for way, maps in kinds.items():
-                if start == stop:  # An image of background alone.
-                    label_map = np.zeros_like(example.mask)
-                else:
-                    square = network.decode(encoded, np.zeros(stop - start), maps[start:stop])
-                    restored = from_square(square, *example.mask.shape, fit=network.image_fit)
-                    probability = np.clip(restored, 0, 1)
-                    label_map = merge(scale_background(probability, background_factor), example.labels)
+                label_map = np.zeros_like(example.mask)
+                if start < stop:  # Else an image of background alone.
+                    scores = network.decode(encoded, np.zeros(stop - start), maps[start:stop])
+                    size, fit = example.mask.shape, network.image_fit
+                    probabilities = image_probabilities(scores, *size, background_factor, fit)
+                    label_map = merge(probabilities, example.labels)
                 matrices[way].add(example.mask, label_map)
             start = stop
     return {way: matrix.mean_iou() for way, matrix in matrices.items()}

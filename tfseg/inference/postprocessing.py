@@ -90,6 +90,31 @@ def from_square(
     return restored
 
 
+def image_probabilities(
+    scores: np.ndarray,
+    height: int,
+    width: int,
+    background_factor: float = BACKGROUND_FACTOR,
+    fit: ImageFit = "pad",
+) -> np.ndarray:
+    """Returns the foreground of each label at the image's size: `scale_background`, then `from_square`.
+
+    The background is scaled before the maps are resized, as the authors do: the steps do not commute.
+
+    Args:
+        scores: float32 `[K, S, S]`, the network's plain two-way softmax.
+        height: H of the image.
+        width: W of the image.
+        background_factor: As for `scale_background`.
+        fit: As `to_square` made the square.
+
+    Returns:
+        float32 `[K, H, W]`, in 0 to 1.
+    """
+    scaled = scale_background(scores, background_factor)
+    return from_square(scaled, height, width, fit=fit).clip(0, 1)
+
+
 def merge(
     probabilities: np.ndarray,
     labels: Sequence[int],

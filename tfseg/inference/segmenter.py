@@ -19,7 +19,7 @@ from tfseg.inference import crf as crf_module
 from tfseg.inference.crf import CrfParameters
 from tfseg.inference.networks import KerasNetwork, Network, PairMaps, SavedModelNetwork
 from tfseg.inference.options import SegmenterOptions
-from tfseg.inference.postprocessing import from_square, merge, predicted_labels, scale_background
+from tfseg.inference.postprocessing import image_probabilities, merge, predicted_labels
 from tfseg.inference.preprocessing import to_square
 from tfseg.inference.segmentation import Segmentation
 from tfseg.inference.streams import batches, ordered_map
@@ -264,10 +264,9 @@ class Segmenter:
     ) -> Segmentation | InputError:
         if isinstance(output, InputError):
             return output
-        # The background is scaled before the maps are resized, as the authors do: the steps do not commute.
-        probabilities = scale_background(output.maps.probability, self.options.background_factor)
         size, fit = output.image.shape[:2], self._network.image_fit
-        probabilities = from_square(probabilities, *size, fit=fit).clip(0, 1)
+        factor = self.options.background_factor
+        probabilities = image_probabilities(output.maps.probability, *size, factor, fit)
         foreground = refine(output.image, probabilities) if output.labels else None
         return Segmentation(
             image=output.image,
