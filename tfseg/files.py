@@ -130,6 +130,30 @@ def read_json(path: str | os.PathLike[str], name: str | None = None) -> Any:
         raise InputError(f"{name}: is not JSON ({error})") from error
 
 
+def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The objects of a log with one JSON object a line, as far as it is whole.
+
+    A killed process leaves its last line unfinished; what stands behind a damaged line is left out as well.
+
+    Args:
+        path: the file; one that is not there holds nothing.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return found
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(entry, dict):
+            break
+        found.append(entry)
+    return found
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is the system's, not the user's, as `._a.jpg` of macOS."""
     return name.startswith(".") or name == "__MACOSX"

@@ -155,6 +155,15 @@ def test_progress_file(tmp_path):
     again = Progress(tmp_path / "p.jsonl", {"a": 1})
     assert again.done == {3: {"record": 3, "x": [1, 2]}}
     again.close()
+    with open(tmp_path / "p.jsonl", "a") as file:
+        file.write('{"record": 4}\n{"record": 5, "x\n{"record": 6}\n{"record"')
+    whole = Progress(tmp_path / "p.jsonl", {"a": 1})
+    assert list(whole.done) == [3, 4]  # Up to the damage.
+    whole.add(5, {})
+    whole.close()
+    again = Progress(tmp_path / "p.jsonl", {"a": 1})
+    assert list(again.done) == [3, 4, 5]
+    again.close()
     other = Progress(tmp_path / "p.jsonl", {"a": 2})
     assert other.done == {}
     other.close()

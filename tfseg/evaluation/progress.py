@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tfseg.files import write_atomic
+from tfseg.files import read_json_lines, write_atomic
 
 
 class Progress:
@@ -17,8 +17,8 @@ class Progress:
     progress.done[0]["counts"]
     ```
 
-    A file under another key (a newer checkpoint, other settings) is started anew; a last line that
-    was cut off is dropped.
+    A file under another key (a newer checkpoint, other settings) is started anew; a damaged line and all
+    behind it are dropped.
 
     Args:
         path: The file; its folder exists.
@@ -31,13 +31,12 @@ class Progress:
     def __init__(self, path: str | os.PathLike[str], key: Any) -> None:
         self._path = Path(path)
         self.done: dict[int, dict[str, Any]] = {}
-        header = json.dumps({"key": key}, sort_keys=True)
-        lines = self._read_lines()
-        if lines and lines[0] == header:
-            entries = [json.loads(line) for line in lines[1:]]
+        header, *entries = read_json_lines(self._path) or [None]
+        ours = json.loads(json.dumps({"key": key}))
+        if header == ours:
             self.done = {entry["record"]: entry for entry in entries}
-        kept = lines if self.done else [header]
-        write_atomic(self._path, "".join(line + "\n" for line in kept).encode())
+        kept = [ours, *self.done.values()]
+        write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
 
     def add(self, record: int, entry: dict[str, Any]) -> None:
@@ -50,10 +49,3 @@ class Progress:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-    def _read_lines(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        text = self._path.read_text(encoding="utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
-        return whole.splitlines()

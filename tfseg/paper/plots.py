@@ -87,7 +87,7 @@ def draw_losses(entries: Sequence[dict[str, float]]) -> dict[str, bytes]:
     """Draws the losses of a stage and its accuracies, thin as they are and smoothed.
 
     Args:
-        entries: From `tfseg.training.monitor.read_losses`, at least one.
+        entries: Of the stage's log of losses, one an update, at least one.
 
     Returns:
         PNG files, `losses` and, where there are any, `accuracies`.

@@ -8,6 +8,7 @@ from typing import Any
 from tfseg.commands import called
 from tfseg.config import STAGES
 from tfseg.errors import InputError
+from tfseg.files import read_json_lines
 
 # TensorFlow is imported where it is needed: tables and plots are read before flags are known to be right.
 
@@ -95,7 +96,7 @@ class StageRun:
         name: Of `tfseg.config.STAGES`.
         flags: Its flags as a flagfile; empty where unknown (imported weights).
         run: Content of `run.json`; empty where unknown.
-        losses: From `read_losses`.
+        losses: Of its log, one an update.
         seconds: How long it trained, over all resumptions; None where unknown.
     """
 
@@ -138,7 +139,7 @@ class StageRun:
 
 def read_stages(model_dir: Path) -> list[StageRun]:
     """Reads all stages that a model directory holds, in the order of training."""
-    from tfseg.training.monitor import LOSS_LOG, read_losses
+    from tfseg.training.monitor import LOSS_LOG
 
     stages = []
     for name in STAGES:
@@ -151,7 +152,7 @@ def read_stages(model_dir: Path) -> list[StageRun]:
                 name,
                 flags.read_text() if flags.exists() else "",
                 json.loads(run.read_text()) if run.exists() else {},
-                read_losses(folder / LOSS_LOG),
+                read_json_lines(folder / LOSS_LOG),
                 trained_seconds(folder),
             )
         )

@@ -19,7 +19,7 @@ from tfseg.commands import called
 from tfseg.data.bad_records import BadRecords
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
-from tfseg.files import write_atomic
+from tfseg.files import read_json_lines, write_atomic
 from tfseg.inference.pictures import grey, stretch
 from tfseg.inference.postprocessing import from_square
 from tfseg.training.data import TrainingData
@@ -180,27 +180,9 @@ class Monitor:
 
 
 def _open_log(path: Path, start_step: int):
-    kept = [entry for entry in read_losses(path) if entry["step"] <= start_step]
+    kept = [entry for entry in read_json_lines(path) if entry["step"] <= start_step]
     write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
     return path.open("a", buffering=1)  # A line an update, for whoever follows it.
-
-
-def read_losses(path: Path) -> list[dict[str, float]]:
-    """Reads a loss log, passing over a last line that a killed run left unfinished.
-
-    Args:
-        path: `model_dir/STAGE/losses.jsonl`.
-
-    Returns:
-        One dictionary an update, with `step` and the losses; empty without a file.
-    """
-    entries = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
-    return entries
 
 
 def pictures_of(network: keras.Model, examples: dict[str, tf.Tensor], count: int = 4) -> np.ndarray:
