@@ -117,7 +117,9 @@ def _stage(
     )
 
 
-def _optimizer(stage: MultiLabelStage | SegmentationStage, options: TrainingOptions) -> AdamWithMultipliers:
+def _optimizer(
+    stage: MultiLabelStage | SegmentationStage, options: TrainingOptions
+) -> keras.optimizers.Optimizer:
     """Builds Adam for the trained variables, with the factors on their learning rates."""
     factors = official_multipliers(stage.trained) if options.lr_multipliers else [1.0] * len(stage.trained)
     if options.stage == "joint":
@@ -127,6 +129,8 @@ def _optimizer(stage: MultiLabelStage | SegmentationStage, options: TrainingOpti
             for factor, variable in zip(factors, stage.trained, strict=True)
         ]
     optimizer = AdamWithMultipliers(factors, learning_rate=options.learning_rate)
+    if options.dtype_policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(stage.trained)
     return optimizer
 

@@ -106,8 +106,10 @@ class TrainingOptions:
     )
     summary_every: int = cli.flag("Updates between points of the curves.", default=20, advanced=True, lower=1)
     pictures_every: int = cli.flag("Updates between pictures.", default=500, advanced=True, lower=1)
-    dtype_policy: Literal["float32", "mixed_bfloat16"] = cli.flag(
-        "Precision of layers.", default="float32", advanced=True
+    dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = cli.flag(
+        "Precision of layers; mixed_float16 scales the loss, for small gradients would be 0.",
+        default="float32",
+        advanced=True,
     )
     jit_compile: bool = cli.flag(
         "Compile the computation of a micro-batch by XLA.", default=False, advanced=True

@@ -30,7 +30,8 @@ def build_train_step(
 
     Args:
         stage: Network, trained variables and loss.
-        optimizer: Built for `stage.trained`.
+        optimizer: Built for `stage.trained`. A `keras.optimizers.LossScaleOptimizer` has the loss scaled, and
+            leaves out an update whose gradients overflow.
         domains: Keys of the batch.
         batch_size: Pairs of an update, over domains and replicas.
         micro_batch_size: Pairs that one replica computes at once; 0 for its whole share of a domain.
@@ -75,7 +76,8 @@ def build_train_step(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([watched, embedded])
             losses = stage.losses(examples, domain, norm)
-        grads, embedded_grad = tape.gradient(losses["loss"], (watched, embedded))
+            scaled = optimizer.scale_loss(losses["loss"])  # The same, but for `LossScaleOptimizer`.
+        grads, embedded_grad = tape.gradient(scaled, (watched, embedded))
         return grads, embedded_grad[0] if embed else None, losses
 
     def encode_all(cut: Batch) -> dict[str, tf.Tensor]:
