@@ -47,7 +47,6 @@ train --flagfile=tfseg:small/tiny/attention.cfg --encoder_weights=none {SMALL}
 train --flagfile=mine.cfg {SMALL}
 predict --model_dir=model --label=fish --output_dir=predicted drawn/folders/test/images
 export --model_dir=model --output_dir=exported
-verify-export exported/1
 """
 
 

@@ -82,7 +82,10 @@ def test_show(result, monkeypatch):
     monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(("viewer", self.size)))
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     result.show()
-    display = SimpleNamespace(display=lambda picture: shown.append(("notebook", picture.size)))
+    display = SimpleNamespace(
+        Image=lambda data: Image.open(io.BytesIO(data)),
+        display=lambda picture: shown.append(("notebook", picture.size)),
+    )
     ipython = SimpleNamespace(get_ipython=lambda: object(), display=display)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     result.show()

@@ -106,7 +106,8 @@ class Segmentation:
         """Shows `plot()`: in a notebook below the cell, elsewhere in the system's viewer of images."""
         ipython = sys.modules.get("IPython")
         if ipython is not None and ipython.get_ipython() is not None:
-            ipython.display.display(self.plot())
+            png = pictures.encode_png(np.asarray(self.plot()))
+            ipython.display.display(ipython.display.Image(data=png))
         else:
             self.plot().show()
 
