@@ -1,6 +1,7 @@
 """The wheel, installed into an environment of its own and used from another folder."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -96,6 +97,13 @@ def test_the_wheel_holds_one_package_with_every_file(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert wanted == {name for name in names if ".dist-info/" not in name}
+
+
+def test_packages_import_each_other_by_names_that_an_installation_has():
+    for folder in PACKAGES:
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            found = re.search(r"^ *(from|import) (export|tfrecords)\b.*", path.read_text(), re.MULTILINE)
+            assert found is None, f"{path}: {found[0]}"
 
 
 def test_the_console_script_answers_without_tensorflow(bin_folder, tmp_path):
