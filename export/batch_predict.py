@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfseg import cli
 from tfseg.commands import called
 from tfseg.errors import InputError
+from tfseg.files import require_output_folder
 
 if TYPE_CHECKING:
     from .client import LocalModel
@@ -80,6 +81,8 @@ def _run(options: BatchOptions) -> int:
         raise InputError(
             f"{options.export_dir}: holds no SavedModel; {called('export.saved_model')} writes one"
         )
+    if "://" not in options.output_dir:
+        require_output_folder(options.output_dir, "--output_dir=")
     shards = _shards(options)
     waiting = [shard for shard in shards if not _exists(_join(options.output_dir, shard.name("index")))]
     print(f"{len(shards)} shards, {len(shards) - len(waiting)} finished before")

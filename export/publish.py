@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from tfseg.errors import InputError
 from tfseg.files import sync_directory, write_atomic
+from tfseg.folders import remove_dead, workspace
 from tfseg.inference.postprocessing import from_square, scale_background
 from tfseg.inference.preprocessing import to_square
 from tfseg.model_dir import ModelDir
@@ -21,6 +21,8 @@ from .signatures import Endpoints, Options
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a probability of the reloaded export and of the Keras model."""
+_UNFINISHED = r"\.tmp-\d+(-(?P<pid>\d+))?"  # With the number of the process as older versions wrote them.
+_CONTENTS = r"saved_model\.pb|fingerprint\.pb|variables|assets|assets\.extra"
 
 
 class Agreement(NamedTuple):
@@ -64,10 +66,10 @@ def export_model(
     Raises:
         InputError: If the version exists, or a float32 export differs by more than `TOLERANCE`.
     """
-    if version_dir.exists():
-        raise InputError(f"{version_dir}: exists; versions are never overwritten, give another --version")
-    temporary = version_dir.with_name(f".tmp-{version_dir.name}-{os.getpid()}")
-    try:
+    remove_dead(version_dir.parent, _UNFINISHED, _CONTENTS)
+    with workspace(version_dir.with_name(f".tmp-{version_dir.name}")) as temporary:
+        if version_dir.exists():
+            raise InputError(f"{version_dir}: exists; versions are never overwritten, give another --version")
         endpoints = _write(directory, model, classifier, temporary, options, weights_dtype)
         extra = temporary / "assets.extra"
         _write_json(extra / "labels.json", directory.label_map.to_dict())
@@ -93,8 +95,6 @@ def export_model(
         _sync_tree(temporary)
         temporary.rename(version_dir)
         sync_directory(version_dir.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return agreement
 
 

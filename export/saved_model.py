@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tfseg import cli
+from tfseg.files import require_output_folder
 from tfseg.inference.postprocessing import BACKGROUND_FACTOR, THRESHOLD
 
 EXAMPLES = (
@@ -58,6 +59,7 @@ def _run(options: ExportOptions) -> None:
     from tfseg.model_dir import read_model_dir
 
     directory = read_model_dir(options.model_dir)
+    require_output_folder(options.output_dir, "--output_dir=")
     with cli.working("loading the model"):
         from .publish import export_model, next_version
         from .signatures import Options

@@ -10,7 +10,7 @@ from pathlib import Path
 from tfseg import cli
 from tfseg.commands import called
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
+from tfseg.files import require_output_folder, write_atomic
 
 EXAMPLES = (
     "--export_dir=runs/demo/export --output_dir=runs/demo/serving",
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: ServeOptions) -> None:
+    require_output_folder(options.output_dir, "--output_dir=")
     files = serve_files(options)
     folder = Path(options.output_dir)
     for name, text in files.items():

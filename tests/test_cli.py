@@ -132,7 +132,7 @@ def test_options_are_written_as_a_flagfile_that_gives_them_again(tmp_path):
         (["--needed=x", "one", "two"], "left-over words on the command line: 'two'"),
         (["--needed=x", "--folder=/nonexistent"], "--folder=/nonexistent: there is no such folder"),
         (["--needed=input"], "file.json: record 3: is bad"),
-        (["--needed=file"], "No such file or directory: /nonexistent/file.txt"),
+        (["--needed=file"], "/nonexistent/file.txt: No such file or directory"),
     ],
 )
 def test_what_a_person_can_mend_is_one_line(capsys, arguments, message):

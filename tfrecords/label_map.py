@@ -15,7 +15,7 @@ from typing import Any
 from tfseg import cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.errors import InputError
-from tfseg.files import is_hidden, read_json, require_output_folder, write_atomic
+from tfseg.files import is_hidden, read_json, require_output_file, write_atomic
 
 EXAMPLES = (
     "--from=instances_train2017.json --domain=source --output=labels.json",
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: LabelMapOptions) -> None:
-    require_output_folder(options.output.parent, "--output: ")
+    require_output_file(options.output, "--output=")
     base = LabelMap.load(options.label_map) if options.label_map else None
     name = options.name or (base.name if base else options.output.stem)
     names = categories(options.from_) if options.from_ else _once(n.strip() for n in options.names)

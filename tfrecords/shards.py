@@ -22,11 +22,11 @@ import tensorflow as tf
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.data.records import FRAME_BYTES, ImageRecord, RecordInfo, index_json, serialize, shard_name
 from tfseg.errors import InputError
-from tfseg.files import require_output_folder, sync_directory
+from tfseg.files import refusal, require_output_folder, sync_directory
+from tfseg.folders import remove_dead, workspace
 
 from .checks import MAX_TOLD
 from .pool import run_tasks
-from .workspace import workspace
 
 Item = TypeVar("Item")
 
@@ -130,6 +130,7 @@ def write_split(
     require_output_folder(output_dir, "--output_dir=")
     count = num_shards or -(-len(items) // IMAGES_PER_SHARD)
     bounds = [len(items) * i // count for i in range(count + 1)]
+    remove_dead(output_dir, r"\..+\.building", r".+-\d{5}-of-\d{5}\.tfrecord|.+\.json")
     with workspace(output_dir / f".{head.name}.building") as building:
         tasks = [
             _ShardTask(
@@ -202,7 +203,8 @@ def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise InputError(f"{path}: cannot be written ({error.message})") from error
+        reason = refusal(error, path) or f"{path}: cannot be written ({error.message})"
+        raise InputError(reason) from error
 
 
 def _summary(head: SplitHead, names: list[str], results: list[_ShardResult]) -> dict[str, Any]:

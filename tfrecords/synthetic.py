@@ -22,11 +22,11 @@ from tfseg.data.labels import IGNORE_ID, Label, LabelMap
 from tfseg.data.voc_colors import palette
 from tfseg.errors import InputError
 from tfseg.files import sync_directory
+from tfseg.folders import workspace
 
 from . import synthetic_scenes, synthetic_shapes
 from .pool import run_tasks
 from .synthetic_scenes import SOURCE, TARGET, Scene, SceneObject
-from .workspace import workspace
 
 MANIFEST = "synthetic.json"
 CHUNK = 50

@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from tfseg.folders import workspace
+
 from .coco_masks import Region, paint
 from .synthetic_scenes import SOURCE, TARGET
-from .workspace import workspace
 
 FOLDERS = "folders"
 KNOWN = TARGET[:5]

@@ -15,6 +15,7 @@ from typing import Literal
 
 from tfseg import cli
 from tfseg.errors import InputError
+from tfseg.training.folder import training_folder
 from tfseg.training.options import TrainingOptions
 
 EXAMPLES = (
@@ -77,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: AdaptOptions) -> None:
+    with training_folder(options.output_dir, "--output_dir=", "joint", "classifier"):
+        _adapt(options)
+
+
+def _adapt(options: AdaptOptions) -> None:
     from tfseg.data.records import Split
     from tfseg.model_dir import read_model_dir
     from tfseg.training.adaptation import Adaptation, always_shown

@@ -39,6 +39,7 @@ from tfseg import stopping
 from tfseg.commands import called
 from tfseg.console import quiet
 from tfseg.errors import InputError
+from tfseg.files import refusal
 from tfseg.shipped import locate
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def run(
 ) -> int:
     """Runs a command: parses its flags, calls `function`, and turns what goes wrong into one line.
 
-    Misspelt flags, left-over words, `InputError` and errors of the file system end as `error: ...`
-    on stderr with status 2, Ctrl-C as `interrupted` with status 130, SIGTERM as `terminated` with 143.
-    Anything else is a defect of ours and keeps its traceback.
+    Misspelt flags, left-over words, `InputError` and files that the system refuses end as `error: ...`
+    on stderr with status 2, and the notes that were added to the error; Ctrl-C as `interrupted` with
+    status 130, SIGTERM as `terminated` with 143. Anything else is a defect of ours and keeps its traceback.
 
     Args:
         command: Name of its module, as in `tfseg.train`.
@@ -150,11 +151,12 @@ def run(
             with quiet(verbose):
                 return function(options) or 0
     except InputError as error:
-        return _fail(str(error))
-    except OSError as error:
-        if error.filename is None:
+        return _fail(error, str(error))
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
             raise
-        return _fail(f"{error.strerror}: {error.filename}")
+        return _fail(error, refused)
     except KeyboardInterrupt as stopped:
         stopping.tell(stopped)
         return stopping.status(stopped)
@@ -461,7 +463,8 @@ def _check_words(wanted: typing.Mapping[str, Any], left: Sequence[str]) -> tuple
     return tuple(left)
 
 
-def _fail(message: str) -> int:
+def _fail(error: Exception, message: str) -> int:
+    message = "; ".join([message, *getattr(error, "__notes__", ())])
     # On one line; other spaces than these may be parts of names, other control characters steer a terminal.
     line = re.sub(r"[ \t\r\n\f\v]+", " ", message.strip())
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], line)

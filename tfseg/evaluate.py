@@ -15,6 +15,7 @@ from tfseg.data.records import Split
 from tfseg.errors import InputError
 from tfseg.evaluation.settings import Settings
 from tfseg.files import write_atomic
+from tfseg.folders import sole_writer
 from tfseg.inference.options import CrfOptions, SegmenterOptions
 from tfseg.model_dir import Export, ModelDir, find_model
 
@@ -63,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: EvaluationOptions) -> None:
     model = find_model(options.model_dir)
     output_dir = _output_dir(options, model)
+    with sole_writer(output_dir, "--output_dir="):
+        _evaluate(options, model, output_dir)
+
+
+def _evaluate(options: EvaluationOptions, model: ModelDir | Export, output_dir: Path) -> None:
     split = Split.load(options.data_dir, options.split)
     of_masks = options.settings.method != "labels"
     if of_masks and not any(info.has_mask for info in split.infos):
@@ -85,9 +91,9 @@ def _run(options: EvaluationOptions) -> None:
 
         try:
             metrics = _measure(options, model, split, output_dir, fingerprint, show)
-        except stopping.Stopped as stopped:
+        except (stopping.Stopped, OSError) as error:
             if of_masks and bar.total:
-                stopped.add_note(f"{bar.n} of {bar.total} images are done; the same command goes on")
+                error.add_note(f"{bar.n} of {bar.total} images are done; the same command goes on")
             raise
     metrics |= {
         "split": split.name,

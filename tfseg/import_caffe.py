@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from tfseg import cli
+from tfseg.files import require_output_folder
 
 EXAMPLES = (
     "--caffemodel=TransferNet.caffemodel --output=model",
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: ImportOptions) -> None:
+    require_output_folder(options.output, "--output=")
     # TensorFlow is imported once the flags are known to be right.
     from tfseg.importers.model_dir import import_model_dir
 

@@ -10,6 +10,7 @@ model_dir/STAGE/run.json    versions, devices and data of the newest run, and un
 they can never differ. Nothing here imports TensorFlow before a network is built.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -148,12 +149,28 @@ class ModelDir:
         """Builds the network of a stage and loads its newest weights, or those after an update.
 
         Raises:
-            InputError: If the stage has no such checkpoint, or it is damaged.
+            InputError: If the stage has no such checkpoint, or it is damaged; a note names an older one that
+                is whole.
         """
         saved = self.require(stage, checkpoint)
         model = self.build(stage)
-        restore_weights(model, saved)
+        try:
+            restore_weights(model, saved)
+        except InputError as error:
+            if older := self._older(model, stage, saved):
+                way = "take it by --checkpoint=" if stage == "joint" else f"move {saved}.* away to take "
+                error.add_note(f"{older} is older and whole, {way}{older.rsplit('-', 1)[1]}")
+            raise
         return model
+
+    def _older(self, model: "keras.Model", stage: str, damaged: str) -> str | None:
+        """Returns the newest checkpoint before a damaged one that can be loaded, or None."""
+        there = saved_checkpoints(self.path / stage)
+        for path in reversed(there[: there.index(damaged)] if damaged in there else ()):
+            with contextlib.suppress(InputError):
+                restore_weights(model, path)
+                return path
+        return None
 
     def load_classifier(self) -> "keras.Model | None":
         """Loads the separate label classifier, or None where none was trained."""

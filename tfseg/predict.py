@@ -12,6 +12,7 @@ import numpy as np
 from tfseg import cli, stopping
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
+from tfseg.folders import sole_writer
 from tfseg.inference.options import CrfOptions, SegmenterOptions
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: PredictionOptions) -> int:
+    with sole_writer(options.output_dir, "--output_dir=", ("masks", "overlays", "attention")):
+        return _predict(options)
+
+
+def _predict(options: PredictionOptions) -> int:
     crf = options.crf.crf_parameters()
 
     from tfseg.inference.files import named_files, output_names
@@ -96,7 +102,7 @@ def _run(options: PredictionOptions) -> int:
                     report.append(_summary(file, name, result))
                 bar.update()
     except stopping.Stopped as stopped:
-        stopped.add_note(f"{len(report)} of {len(files)} images are done, as predictions.json tells")
+        stopped.add_note(f"{len(report)} of {len(files)} images are described in predictions.json")
         raise
     finally:
         if report:  # Also after Ctrl-C: what was segmented stays described.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tfseg import cli
+from tfseg.training.folder import training_folder
 from tfseg.training.options import TrainingOptions
 
 EXAMPLES = (
@@ -21,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: TrainingOptions) -> None:
-    # TensorFlow is imported once the flags are known to be right.
-    with cli.working("loading TensorFlow"):
-        from tfseg.training.loop import train
+    with training_folder(options.model_dir, "--model_dir=", options.stage):
+        with cli.working("loading TensorFlow"):  # Once the flags are known to be right.
+            from tfseg.training.loop import train
 
-    train(options)
+        train(options)
 
 
 if __name__ == "__main__":

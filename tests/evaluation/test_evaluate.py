@@ -155,18 +155,31 @@ def test_progress_file(tmp_path):
     again = Progress(tmp_path / "p.jsonl", {"a": 1})
     assert again.done == {3: {"record": 3, "x": [1, 2]}}
     again.close()
-    with open(tmp_path / "p.jsonl", "a") as file:
-        file.write('{"record": 4}\n{"record": 5, "x\n{"record": 6}\n{"record"')
-    whole = Progress(tmp_path / "p.jsonl", {"a": 1})
-    assert list(whole.done) == [3, 4]  # Up to the damage.
-    whole.add(5, {})
-    whole.close()
-    again = Progress(tmp_path / "p.jsonl", {"a": 1})
-    assert list(again.done) == [3, 4, 5]
-    again.close()
     other = Progress(tmp_path / "p.jsonl", {"a": 2})
     assert other.done == {}
     other.close()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\x00", b"", b"[]", b'"key"', b"{}", b"null", b'{"record": 1}', b"[" * 100_000, "digit"]
+)
+def test_of_a_damaged_progress_file_what_stands_before_is_kept(tmp_path, damage, capsys):
+    path = tmp_path / "p.jsonl"
+    progress = Progress(path, {"a": 1})
+    for record in range(4):
+        progress.add(record, {"counts": {"x": [[1, record], [2, 0.25]]}, "labels": (1, 2), "scores": None})
+    progress.close()
+    lines = path.read_bytes().split(b"\n")
+    lines[3] = lines[3].replace(b"[[1, 2]", b"[[7, 2]") if damage == "digit" else damage
+    path.write_bytes(b"\n".join(lines))
+    again = Progress(path, {"a": 1})
+    assert list(again.done) == [0, 1]
+    assert capsys.readouterr().err == f"{path}: line 4 is damaged; the 3 before it are kept\n"
+    again.add(2, {"counts": {}})
+    again.close()
+    third = Progress(path, {"a": 1})
+    assert list(third.done) == [0, 1, 2] and capsys.readouterr().err == ""
+    third.close()
 
 
 def test_attention_control(split, tmp_path):

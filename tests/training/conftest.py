@@ -12,9 +12,9 @@ import tfseg.train
 def start(synthetic_records, tmp_path):
     """Starts the command; `--data_dir` and `--model_dir` may be given anew."""
 
-    def starter(*words):
+    def starter(*words, folder=tmp_path):
         data, model = f"--data_dir={synthetic_records}", f"--model_dir={tmp_path / 'model'}"
-        return train_runner.Run([data, model, *words], tmp_path)
+        return train_runner.Run([data, model, *words], folder)
 
     return starter
 

@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfseg.training.monitor import pictures_of
+from tfseg.training.monitor import ATTENTION_LOG, LOSS_LOG, VALIDATION_LOG, Monitor, pictures_of
 
 
 def draw(low, high):
@@ -37,3 +39,18 @@ def test_maps_are_brightest_where_they_are_highest(low, high):
 @pytest.mark.parametrize("value", [0.0, 2.0, -2.0])
 def test_constant_maps_are_black(value):
     assert not draw(value, value).any()
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"7", b"[3]", b"{}", b'{"step": "3"}', b"", b'{"step": 3'])
+def test_of_damaged_logs_what_stands_before_is_kept(tmp_path, capsys, damage):
+    for log in (LOSS_LOG, ATTENTION_LOG, VALIDATION_LOG):
+        lines = [json.dumps({"step": step, "loss": 0.5}).encode() for step in range(1, 6)]
+        (tmp_path / log).write_bytes(b"\n".join([*lines[:2], damage, *lines[3:], b'{"st']))
+    monitor = Monitor(tmp_path, 5, 8, 4, 100)
+    monitor.update(6, {"loss": tf.constant(0.25)})
+    monitor.close()
+    err = capsys.readouterr().err
+    for log in (LOSS_LOG, ATTENTION_LOG, VALIDATION_LOG):
+        assert err.count(f"{tmp_path / log}: line 3 is damaged; the 2 before it are kept\n") == 1
+        kept = [json.loads(line)["step"] for line in (tmp_path / log).read_text().splitlines()]
+        assert kept == ([1, 2, 6] if log == LOSS_LOG else [1, 2])

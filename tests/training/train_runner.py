@@ -19,6 +19,7 @@ class Run:
         self._out, self._err = folder / "out.txt", folder / "err.txt"
         self._process = _CONTEXT.Process(target=_command, args=(words, str(self._out), str(self._err)))
         self._process.start()
+        self.pid = self._process.pid
 
     def wait(self, seconds: float = 300) -> "Run":
         self._process.join(seconds)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tfseg.config import ModelConfig
 from tfseg.data.labels import Label, LabelMap
 from tfseg.errors import InputError
 from tfseg.files import sync_directory
+from tfseg.folders import workspace
 from tfseg.importers.caffe import import_transfernet, infer_config, load_caffemodel
 from tfseg.importers.caffe_classifier import (
     import_classifier,
@@ -82,13 +82,9 @@ def _infer(paths: Sequence[str]) -> tuple[str | None, str | None, ModelConfig]:
 def _save_whole(directory: ModelDir, networks: dict[str, keras.Model]) -> None:
     """Writes the model directory under another name and renames it when it is whole."""
     path = directory.path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_model_dir(dataclasses.replace(directory, path=temporary), **networks)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with workspace(path.with_name(f".{path.name}.building")) as building:
+        save_model_dir(dataclasses.replace(directory, path=building), **networks)
+        os.replace(building, path)
     sync_directory(path.parent)
 
 

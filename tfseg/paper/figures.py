@@ -12,7 +12,7 @@ import numpy as np
 from tfseg import cli
 from tfseg.data.labels import BACKGROUND_ID, IGNORE_ID, LabelMap
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
+from tfseg.files import require_output_file, write_atomic
 from tfseg.inference.crf import CrfParameters
 from tfseg.inference.options import CrfOptions
 from tfseg.inference.pictures import Cell, encode_png, fit, heat, mask_picture, sheet, stretch
@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: FigureOptions) -> None:
+    require_output_file(options.output, "--output=")
     pixels = _pixels(options.pixels)
     crf = options.crf.crf_parameters() if options.figure in "58" else None
     if not options.images and options.data_dir is None:

@@ -15,7 +15,7 @@ from PIL import Image
 from tfseg import cli
 from tfseg.commands import called
 from tfseg.errors import InputError
-from tfseg.files import write_atomic
+from tfseg.files import require_output_file, write_atomic
 from tfseg.inference import pictures
 from tfseg.paper.plan import Recipes
 from tfseg.paper.runner import format_seconds
@@ -83,6 +83,7 @@ def _run(options: ReportOptions) -> None:
     from tfseg.model_dir import read_model_dir
     from tfseg.paper.results import KINDS, per_class, read_evaluations, read_stages
 
+    require_output_file(options.output, "--output=")
     directory = read_model_dir(options.model_dir)
     evaluations = read_evaluations(Path(options.evaluations), directory.path, options.split)
     split = Split.load(options.data_dir, options.split)

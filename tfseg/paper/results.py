@@ -1,6 +1,7 @@
 """Reading what training and evaluation left behind; the one source of every number in a report."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from tfseg.commands import called
 from tfseg.config import STAGES
 from tfseg.errors import InputError
-from tfseg.files import read_json_lines
+from tfseg.files import json_object, read_json_lines
 
 # TensorFlow is imported where it is needed: tables and plots are read before flags are known to be right.
 
@@ -152,7 +153,7 @@ def read_stages(model_dir: Path) -> list[StageRun]:
                 name,
                 flags.read_text() if flags.exists() else "",
                 json.loads(run.read_text()) if run.exists() else {},
-                read_json_lines(folder / LOSS_LOG),
+                read_json_lines(folder / LOSS_LOG, functools.partial(json_object, number="step")),
                 trained_seconds(folder),
             )
         )

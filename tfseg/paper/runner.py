@@ -20,6 +20,7 @@ from typing import Any
 from tfseg import stopping
 from tfseg.cli import expand_flagfiles, format_seconds
 from tfseg.files import write_atomic
+from tfseg.folders import sole_writer
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 120.0
@@ -91,9 +92,14 @@ class Runner:
         """Runs what is not finished; returns whether everything is now.
 
         Raises:
+            InputError: If another process runs jobs there.
             Stopped: If it was told to stop. The job that was under way saves its work first; a second call
                 starts where this one ended.
         """
+        with sole_writer(self._folder, ""):
+            return self._run_waiting()
+
+    def _run_waiting(self) -> bool:
         waiting = [job for job in self.jobs if job.name not in self.seconds]
         print(f"{len(self.jobs)} runs, {len(self.jobs) - len(waiting)} of them finished before", flush=True)
         for position, job in enumerate(waiting):

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tfseg import stopping
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
+from tfseg.folders import remove_dead
 from tfseg.model_dir import BEST, ModelDir, save_model_dir, saved_checkpoints
-from tfseg.training.monitor import Monitor
 
 # Scripts import the model directory from here, where it was once.
 __all__ = ["BestCheckpoint", "ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
@@ -76,10 +76,12 @@ class StageCheckpoints:
         Raises:
             InputError: If there are checkpoints, but none can be read.
         """
+        for folder in (self._stage_dir, self._stage_dir / BEST):
+            _remove_unfinished(folder)
         self._manager, origin = restore_newest(self.checkpoint, self._stage_dir, self._keep)
         return origin
 
-    def save(self, monitor: Monitor) -> None:
+    def save(self) -> None:
         """Saves the update that is done, unless it is saved already.
 
         Raises:
@@ -88,18 +90,24 @@ class StageCheckpoints:
         done = self.done
         if (self._manager.latest_checkpoint or "").endswith(f"/ckpt-{done}"):
             return
-        monitor.flush()
         _require_finite_weights(self._network, done)
-        self._manager.save(checkpoint_number=done)
+        try:
+            self._manager.save(checkpoint_number=done)
+        except Exception:
+            if not _is_whole(f"{self._stage_dir}/ckpt-{done}"):
+                for path in self._stage_dir.glob(f"ckpt-{done}.*"):
+                    path.unlink(missing_ok=True)
+            _remove_unfinished(self._stage_dir)
+            raise
 
     @contextlib.contextmanager
-    def saved_when_stopped(self, monitor: Monitor) -> Iterator[stopping.Stop]:
-        """Hears of signals while the block runs; whoever ends the block by `Stop.check` leaves it saved."""
+    def saved_when_stopped(self) -> Iterator[stopping.Stop]:
+        """Hears of signals while the block runs; `Stop.check` ends it with the update that is done saved."""
         with stopping.later("this update") as stop:
             try:
                 yield stop
             except stopping.Stopped as stopped:
-                self.save(monitor)
+                self.save()
                 stopped.add_note(f"saved at update {self.done}; the same command goes on")
                 raise
 
@@ -169,6 +177,20 @@ class BestCheckpoint:
         self._manager.save(checkpoint_number=step)
         self._score = {"step": step, "name": name, "value": value}
         write_atomic(self._folder / "best.json", (json.dumps(self._score) + "\n").encode())
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a killed process or a full disk left of a checkpoint; nobody else writes there."""
+    remove_dead(folder, r"ckpt-\d+_temp", r"part-\d+-of-\d+\..*")
+
+
+def _is_whole(checkpoint: str) -> bool:
+    """Whether a checkpoint that was just written has its index, which is written last."""
+    try:
+        tf.train.load_checkpoint(checkpoint)
+        return True
+    except _UNREADABLE:
+        return False
 
 
 def _read_score(path: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfseg import cli
 from tfseg.config import ModelConfig
 from tfseg.data.bad_records import BadRecords
 from tfseg.data.batches import Stream, explain_failure, training_batches
@@ -52,7 +53,8 @@ class TrainingData:
         Raises:
             InputError: If a split is missing, of the other domain, or of another label map.
         """
-        streams = streams or _open_streams(options)
+        with cli.working("reading what the records hold"):
+            streams = streams or _open_streams(options)
         maps = [stream.split.label_map for stream in streams.values()]
         if any(other != maps[0] for other in maps):
             raise InputError(

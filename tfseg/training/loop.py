@@ -3,7 +3,6 @@
 import platform
 import shlex
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -37,7 +36,6 @@ def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> Non
 
     Raises:
         InputError: If records, flags or an earlier stage do not fit, or a loss is not finite.
-        Stopped: If it was told to stop.
     """
     strategy = _set_up(options)
     added = adaptation and adaptation.stream(options.data_dir, options.target_split, options.seed)
@@ -46,7 +44,7 @@ def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> Non
     directory.refuse_other()
     stage_dir = directory.path / options.stage
 
-    with strategy.scope():
+    with cli.working(f"{options.stage}: building the network"), strategy.scope():
         # Network, optimizer and update.
         network = directory.build(options.stage)
         stage = _stage(network, data, adaptation)
@@ -58,9 +56,7 @@ def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> Non
         checkpoints = StageCheckpoints(network, optimizer, stage_dir, options.keep_checkpoints)
         origin = checkpoints.restore()
         optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
-        if origin is None and adaptation:
-            origin = adaptation.load(network, options.stage)
-        origin = origin or _load_start_weights(network, directory, data)
+        origin = origin or _load_start_weights(network, directory, data, adaptation)
     directory.save()
     start = checkpoints.done
     print(f"{options.stage}: starts at update {start} from {origin}")
@@ -68,20 +64,18 @@ def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> Non
         print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
     inspection = _Inspection(network, data, checkpoints, stage_dir)  # Refuses before the run is recorded.
-    flags, run = sorted(cli.flag_lines(options)), _describe_run(data, network)
-    if adaptation:
-        flags, run = adaptation.flags, run | adaptation.describe(options.stage)
-    append_run(stage_dir, start + 1, flags, run)
+    _append_run(stage_dir, start, network, data, adaptation)
 
     # The loop.
     reader = iter(strategy.experimental_distribute_dataset(data.batches(start)))
     print("Compiling: the first update takes longer.", flush=True)
-    with Monitor.of(data, stage_dir, start) as monitor, checkpoints.saved_when_stopped(monitor) as stop:
+    with checkpoints.saved_when_stopped() as stop, Monitor.of(data, stage_dir, start) as monitor:
         for done in range(start + 1, options.steps + 1):
             monitor.update(done, train_step(data.next(reader, done - 1)))
             checkpoints.step.assign(done)
             if done % options.checkpoint_every == 0 or done == options.steps:
-                checkpoints.save(monitor)
+                monitor.flush()  # The log is never behind a checkpoint.
+                checkpoints.save()
             stop.check()
             inspection.after(done, monitor)
     print(_closing_line(options, monitor))
@@ -135,9 +129,13 @@ def _optimizer(
     return optimizer
 
 
-def _load_start_weights(network: keras.Model, directory: ModelDir, data: TrainingData) -> str:
+def _load_start_weights(
+    network: keras.Model, directory: ModelDir, data: TrainingData, adaptation: Adaptation | None
+) -> str:
     """Loads what the stage starts from; returns what that was."""
     options = data.options
+    if adaptation:
+        return adaptation.load(network, options.stage)
     earlier = read_model_dir(options.init_dir) if options.init_dir else directory
     origin = load_start_weights(network, options.stage, directory, options.encoder_weights, earlier)
     if data.config.feature_norm == "standardize" and options.stage != "joint":
@@ -177,9 +175,12 @@ class _Inspection:
             monitor.pictures(done, drawn)
 
 
-def _describe_run(data: TrainingData, network: keras.Model) -> dict[str, Any]:
-    """Returns what the run is made with and trained on, for the record of the stage."""
-    return {
+def _append_run(
+    stage_dir: Path, start: int, network: keras.Model, data: TrainingData, adaptation: Adaptation | None
+) -> None:
+    """Records what the run is made with and trained on, before its first update."""
+    flags = sorted(cli.flag_lines(data.options))
+    run = {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -188,6 +189,9 @@ def _describe_run(data: TrainingData, network: keras.Model) -> dict[str, Any]:
         "parameters": network.count_params(),
         "data": data.description(),
     }
+    if adaptation:
+        flags, run = adaptation.flags, run | adaptation.describe(data.options.stage)
+    append_run(stage_dir, start + 1, flags, run)
 
 
 def _closing_line(options: TrainingOptions, monitor: Monitor) -> str:

@@ -1,5 +1,7 @@
 """What a person sees of a running training: a progress bar, curves, pictures and a log of losses."""
 
+import contextlib
+import functools
 import json
 import math
 import sys
@@ -19,7 +21,7 @@ from tfseg.commands import called
 from tfseg.data.bad_records import BadRecords
 from tfseg.errors import InputError
 from tfseg.evaluation.attention_statistics import AttentionSums, attention_statistics
-from tfseg.files import read_json_lines, write_atomic
+from tfseg.files import json_object, read_json_lines, write_atomic
 from tfseg.inference.pictures import grey, stretch
 from tfseg.inference.postprocessing import from_square
 from tfseg.training.data import TrainingData
@@ -79,8 +81,10 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What ended the block is told, not that a full disk takes no last lines either.
+        with contextlib.suppress(OSError, tf.errors.OpError) if kind else contextlib.nullcontext():
+            self.close()
 
     def update(self, step: int, losses: dict[str, tf.Tensor]) -> None:
         """Shows the losses of update `step`, counted from 1.
@@ -169,18 +173,16 @@ class Monitor:
 
     def close(self) -> None:
         """Ends bar, log and curves."""
-        self.flush()
-        self._bar.close()
-        self._log.close()
-        self._attention_log.close()
-        self._validation_log.close()
-        self._writer.close()
-        if self._bad_records:
-            print(f"{self._stage_dir}: {self._bad_records}")
+        with contextlib.ExitStack() as stack:  # All of them, though one be refused.
+            for part in (self._writer, self._validation_log, self._attention_log, self._log, self._bar):
+                stack.callback(part.close)
+            if self._bad_records:
+                print(f"{self._stage_dir}: {self._bad_records}")
 
 
 def _open_log(path: Path, start_step: int):
-    kept = [entry for entry in read_json_lines(path) if entry["step"] <= start_step]
+    entries = read_json_lines(path, functools.partial(json_object, number="step"))
+    kept = [entry for entry in entries if entry["step"] <= start_step]
     write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
     return path.open("a", buffering=1)  # A line an update, for whoever follows it.
 
