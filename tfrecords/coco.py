@@ -186,19 +186,14 @@ def build(
         raise InputError(f"--images={images_dir}: is not a folder")
     selection = select(annotations, label_map, rules)
     images, dropped = _located(selection, images_dir, annotations, rules.malformed)
-    options = {
-        "builder": "coco",
-        "annotations": annotations.name,
-        **_options(rules),
-        "num_shards": num_shards,
-    }
+    options = {"builder": "coco", "annotations": annotations.name, **_options(rules)}
     head = SplitHead(
         name=split,
         domain=rules.domain,
         label_map=label_map,
         images_seen=selection.seen,
         images_dropped=dropped,
-        options=options,
+        options={**options, "num_shards": num_shards},
         notes=selection.notes,
         skip_malformed=rules.malformed == "skip",
     )

@@ -248,13 +248,8 @@ def build(
     if val_fraction:
         if val_split == split:
             raise InputError(f"--val_split={val_split}: must differ from --split")
-        paths = [folder.root / image.file_name for image in images]
-        digests = list(run_tasks(_digest, paths, workers, "dividing", " images", preload=[__name__]))
-        held = _held_out(digests, val_fraction, split_seed)
-        parts = {
-            split: [image for image, digest in zip(images, digests, strict=True) if digest not in held],
-            val_split: [image for image, digest in zip(images, digests, strict=True) if digest in held],
-        }
+        kept, held_out = _divided(folder, images, val_fraction, split_seed, workers)
+        parts = {split: kept, val_split: held_out}
     summaries = []
     for name, part in parts.items():
         head = SplitHead(
@@ -269,6 +264,19 @@ def build(
         )
         summaries.append(write_split(output_dir, head, part, folder, num_shards, workers))
     return summaries
+
+
+def _divided(
+    folder: ImageFolder, images: Sequence[FolderImage], val_fraction: float, split_seed: int, workers: int
+) -> tuple[list[FolderImage], list[FolderImage]]:
+    """Returns the images that stay and those that are held out; equal files go to one side."""
+    paths = [folder.root / image.file_name for image in images]
+    digests = list(run_tasks(_digest, paths, workers, "dividing", " images", preload=[__name__]))
+    held = _held_out(digests, val_fraction, split_seed)
+    parts: tuple[list, list] = [], []
+    for image, digest in zip(images, digests, strict=True):
+        parts[digest in held].append(image)
+    return parts
 
 
 def _hint(findings: Findings, folder: Path, name: str, flag: str) -> str:

@@ -8,6 +8,7 @@ moment leaves either a whole split or none, never a mixture that is taken for on
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import sys
@@ -120,31 +121,19 @@ def write_split(
     """
     output_dir = Path(output_dir)
     check_split_name(head.name)
-    if not items:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in head.images_dropped.items())
-        raise InputError(
-            f"split {head.name}: no image is left of {head.images_seen} ({reasons or 'none seen'})"
-        )
-    if not 0 <= num_shards <= MAX_SHARDS:
-        raise InputError(f"--num_shards={num_shards}: must be 1 to {MAX_SHARDS}, or 0 for as many as fit")
+    count = _shard_count(head, items, num_shards)
     require_output_folder(output_dir, "--output_dir=")
-    count = num_shards or -(-len(items) // IMAGES_PER_SHARD)
     bounds = [len(items) * i // count for i in range(count + 1)]
+    shards = [tuple(items[begin:end]) for begin, end in itertools.pairwise(bounds)]
     remove_dead(output_dir, r"\..+\.building", r".+-\d{5}-of-\d{5}\.tfrecord|.+\.json")
     with workspace(output_dir / f".{head.name}.building") as building:
+        paths = [building / shard_name(head.name, i, count) for i in range(count)]
         tasks = [
-            _ShardTask(
-                building / shard_name(head.name, i, count),
-                i,
-                tuple(items[bounds[i] : bounds[i + 1]]),
-                make_record,
-                head.skip_malformed,
-            )
-            for i in range(count)
+            _ShardTask(path, i, shard, make_record, head.skip_malformed)
+            for i, (path, shard) in enumerate(zip(paths, shards, strict=True))
         ]
-        sizes = [len(task.items) for task in tasks]
-        write = run_tasks(_write_shard, tasks, workers, head.name, " images", sizes, [__name__])
-        results = list(write)
+        sizes = [len(shard) for shard in shards]
+        results = [*run_tasks(_write_shard, tasks, workers, head.name, " images", sizes, [__name__])]
         _tell_skipped(head.name, [message for result in results for message in result.skipped])
         summary = _summary(head, [task.path.name for task in tasks], results)
         infos = [info for result in results for info in result.infos]
@@ -152,6 +141,18 @@ def write_split(
         _write_synced(building / f"{head.name}.json", index_json(summary, infos).encode())
         _publish(building, output_dir, head.name, list(summary["sha256"]))
     return summary
+
+
+def _shard_count(head: SplitHead, items: Sequence[Item], num_shards: int) -> int:
+    """Returns the number of shards after refusing a split of nothing and strange numbers."""
+    if not items:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in head.images_dropped.items())
+        raise InputError(
+            f"split {head.name}: no image is left of {head.images_seen} ({reasons or 'none seen'})"
+        )
+    if not 0 <= num_shards <= MAX_SHARDS:
+        raise InputError(f"--num_shards={num_shards}: must be 1 to {MAX_SHARDS}, or 0 for as many as fit")
+    return num_shards or -(-len(items) // IMAGES_PER_SHARD)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

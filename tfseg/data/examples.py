@@ -91,19 +91,8 @@ def decode_example(split: Split, index: int, serialized: bytes, with_mask: bool 
         )
     if not (with_mask and info.has_mask):
         return Example(info.image_id, image, None, info.labels)
-    mask = _read_mask(record["mask"].numpy(), where)
-    if mask.shape != image.shape[:2]:
-        raise RecordError(
-            "mask of another size",
-            f"{where}: the mask is {mask.shape}, the image {image.shape[:2]} (height, width)",
-        )
-    labels = mask_labels(mask)
-    strange = [label for label in labels if label not in split.label_map.ids(split.domain)]
-    if strange:
-        raise RecordError(
-            "mask with strange ids", f"{where}: the mask holds the ids {strange}, which its domain has not"
-        )
-    return Example(info.image_id, image, mask, labels)
+    mask = _read_mask(record["mask"].numpy(), split, image.shape[:2], where)
+    return Example(info.image_id, image, mask, mask_labels(mask))
 
 
 def record_name(split: Split, index: int) -> str:
@@ -117,7 +106,8 @@ def mask_labels(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(v for v in np.unique(mask).tolist() if v not in (BACKGROUND_ID, IGNORE_ID))
 
 
-def _read_mask(encoded: bytes, where: str) -> np.ndarray:
+def _read_mask(encoded: bytes, split: Split, shape: tuple[int, int], where: str) -> np.ndarray:
+    """Decodes the mask of an image of some (height, width) and checks size and ids."""
     try:
         with Image.open(io.BytesIO(encoded), formats=["PNG"]) as opened:
             mask = np.array(opened)
@@ -127,4 +117,13 @@ def _read_mask(encoded: bytes, where: str) -> np.ndarray:
         ) from error
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise RecordError("mask cannot be decoded", f"{where}: the mask is not 8-bit with one channel")
+    if mask.shape != shape:
+        raise RecordError(
+            "mask of another size", f"{where}: the mask is {mask.shape}, the image {shape} (height, width)"
+        )
+    strange = [label for label in mask_labels(mask) if label not in split.label_map.ids(split.domain)]
+    if strange:
+        raise RecordError(
+            "mask with strange ids", f"{where}: the mask holds the ids {strange}, which its domain has not"
+        )
     return mask

@@ -60,13 +60,9 @@ def evaluate_masks(
     records = [number for number, info in enumerate(split.infos) if info.has_mask]
     if not records:
         raise InputError(f"split {split.name} in {split.data_dir}: no record has a mask")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    path = output_dir / "progress.jsonl"
-    if fingerprint is None:
-        path.unlink(missing_ok=True)
-    progress = Progress(path, _key(segmenter, split, settings, fingerprint))
     bad_records = BadRecords(settings.on_bad_record)
-    with contextlib.closing(progress):
+    key = None if fingerprint is None else _key(segmenter, split, settings, fingerprint)
+    with contextlib.closing(Progress(output_dir / "progress.jsonl", key)) as progress:
         on_image(len(progress.done), len(records))
         todo = [number for number in records if number not in progress.done]
         for number, found, example in _segment(segmenter, split, settings, todo):
@@ -171,7 +167,7 @@ def _save_comp6(output_dir: Path, split: Split, number: int, label_map: np.ndarr
 
 
 def _key(
-    segmenter: Segmenter, split: Split, settings: Settings, fingerprint: dict[str, str] | None
+    segmenter: Segmenter, split: Split, settings: Settings, fingerprint: dict[str, str]
 ) -> dict[str, Any]:
     flags = cli.given_values(settings)
     for without_effect in ("batch_size", "crf_processes", "on_bad_record"):

@@ -23,8 +23,8 @@ class Progress:
     before the damage count. Each line holds its own checksum.
 
     Args:
-        path: The file; its folder exists.
-        key: JSON value of everything that the lines depend on.
+        path: The file; its folder is made.
+        key: JSON value of everything that the lines depend on; None starts anew in any case.
 
     Attributes:
         done: What was added, by record number.
@@ -35,7 +35,7 @@ class Progress:
         self.done: dict[int, dict[str, Any]] = {}
         header = json.dumps({"key": key}, sort_keys=True)
         first = header.encode()
-        if self._path.exists() and self._path.read_bytes().startswith(first + b"\n"):
+        if key is not None and self._path.exists() and self._path.read_bytes().startswith(first + b"\n"):
             lines = read_json_lines(self._path, lambda line: {} if line == first else _entry(line))
             self.done = {entry["record"]: entry for entry in lines if entry}
         kept = [header, *(_line(entry) for entry in self.done.values())]

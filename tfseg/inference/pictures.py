@@ -173,19 +173,14 @@ def sheet(
     Returns:
         uint8 `[H, W, 3]`, on white.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     gap, line, columns = dpi // 20, dpi // 6, max(map(len, rows))
-    left, top = gap + (line if row_titles else 0), gap + (line if titles else 0)
+    left, top = gap + line * bool(row_titles), gap + line * bool(titles)
     side = int(min((width * dpi - left) / columns - gap, cell * dpi))
     fitted = [[fit(one.picture, side, one.flat) for one in row] for row in rows]
     heights = [max(len(picture) for picture in row) for row in fitted]
     below = [gap + (line if any(one.caption for one in row) else 0) for row in rows]
     pixels = np.array([left + columns * (side + gap), top + sum(heights) + sum(below)])
-    # Half a pixel more, since the canvas rounds down. Without pyplot nothing global is touched.
-    figure = Figure((pixels + 0.5) / dpi, dpi=dpi, facecolor="white")
-
+    figure = _white_figure(pixels, dpi)
     centers = [left + column * (side + gap) + side / 2 for column in range(columns)]
     for title, x in zip(titles, centers, strict=False):
         _write(figure, title, x, gap + line / 2, side)
@@ -198,13 +193,10 @@ def sheet(
             figure.figimage(picture, x0, pixels[1] - y0 - len(picture), origin="upper")
             _write(figure, one.caption, center, y + height + line / 2, side)
             if one.mark is not None:
-                x_mark, y_mark = np.multiply(one.mark, picture.shape[1] / one.picture.shape[1])
-                _ring(figure, x0 + x_mark, y0 + y_mark, side / 24)
+                mark = np.multiply(one.mark, picture.shape[1] / one.picture.shape[1])
+                _ring(figure, x0 + mark[0], y0 + mark[1], side / 24)
         y += height + below[number]
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn = np.array(canvas.buffer_rgba())[..., :3]
-    return legend(drawn, entries, round(_POINTS * dpi / 72)) if entries else drawn
+    return legend(_rendered(figure), entries, round(_POINTS * dpi / 72)) if entries else _rendered(figure)
 
 
 def fit(picture: np.ndarray, side: int, flat: bool = False) -> np.ndarray:
@@ -233,6 +225,21 @@ def encode_png(picture: np.ndarray, dpi: int | None = None, description: str = "
     size = {"dpi": (dpi, dpi)} if dpi else {}
     Image.fromarray(picture).save(encoded, "PNG", optimize=dpi is not None, pnginfo=info, **size)
     return encoded.getvalue()
+
+
+def _white_figure(pixels: np.ndarray, dpi: int) -> "Figure":
+    from matplotlib.figure import Figure
+
+    # Half a pixel more, since the canvas rounds down. Without pyplot nothing global is touched.
+    return Figure((pixels + 0.5) / dpi, dpi=dpi, facecolor="white")
+
+
+def _rendered(figure: "Figure") -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _write(figure: "Figure", text: str, x: float, y: float, room: float, rotation: int = 0) -> None:
