@@ -9,6 +9,7 @@ import pytest
 
 from tfrecords.build_coco import CocoOptions
 from tfseg import cli, commands
+from tfseg.__main__ import main
 from tfseg.errors import InputError
 from tfseg.shipped import locate
 
@@ -55,7 +56,7 @@ def test_a_line_is_cut_behind_the_name(words, found):
     ],
 )
 def test_calls(capsys, words, status, out, err):
-    assert commands.main(words) == status
+    assert main(words) == status
     said = capsys.readouterr()
     assert out in said.out and err in said.err
 

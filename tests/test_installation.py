@@ -22,7 +22,7 @@ PACKAGES = {
 IN_ONE_PROCESS = """
 import shlex, sys
 import tfseg
-from tfseg.commands import main
+from tfseg.__main__ import main
 print(tfseg.__file__)
 for line in sys.stdin:
     if status := main(shlex.split(line)):
