@@ -79,3 +79,12 @@ def test_imports_run_down():
 def test_only_the_commands_of_the_paper_import_it():
     found = {name for name, modules in GRAPH.items() if any(m.startswith("tfseg.paper") for m in modules)}
     assert {name for name in found if not name.startswith("tfseg.paper")} == PAPER
+
+
+def test_networks_need_no_tensorflow():
+    """They are written in `keras.ops`, for any backend."""
+    parts = ("tfseg.layers", "tfseg.models", "tfseg.losses")
+    for name in (name for name in FILES if name.startswith(parts)):
+        words = ast.walk(ast.parse(FILES[name].read_text()))
+        names = {alias.name for node in words if isinstance(node, ast.Import) for alias in node.names}
+        assert "tensorflow" not in names, name
