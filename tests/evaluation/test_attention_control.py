@@ -6,8 +6,8 @@ from tfseg.evaluation.attention_control import THRESHOLDS, threshold_maps
 def test_floor_of_the_densified_map_is_no_handicap():
     peak = np.zeros((1, 4, 4), np.float32)
     peak[0, 0, 0] = 1
-    by_threshold = threshold_maps(peak, [5], 40, 40, resampling="bilinear")
-    with_floor = threshold_maps(peak * 0.1 + 7, [5], 40, 40, resampling="bilinear")
+    by_threshold = threshold_maps(peak, [5], 40, 40)
+    with_floor = threshold_maps(peak * 0.1 + 7, [5], 40, 40)
     for threshold in THRESHOLDS:
         assert (by_threshold[threshold] != with_floor[threshold]).mean() < 0.002
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfseg.inference.pictures import stretch
-from tfseg.inference.postprocessing import Resampling, from_square
+from tfseg.inference.postprocessing import from_square
 from tfseg.inference.preprocessing import ImageFit
 
 MAPS = ("attention", "densified")
@@ -21,8 +21,6 @@ def threshold_maps(
     labels: Sequence[int],
     height: int,
     width: int,
-    thresholds: Sequence[float] = THRESHOLDS,
-    resampling: Resampling = "bicubic",
     fit: ImageFit = "pad",
 ) -> dict[float, np.ndarray]:
     """Makes a label map of each threshold.
@@ -36,16 +34,14 @@ def threshold_maps(
         labels: The K label ids.
         height: H of the image.
         width: W of the image.
-        thresholds: Fractions in 0 to 1.
-        resampling: How maps are resized.
         fit: How the image became the square, see `ModelConfig.image_fit`.
 
     Returns:
-        uint8 `[H, W]` by threshold.
+        uint8 `[H, W]` by threshold, one of `THRESHOLDS`.
     """
     if not len(labels):
-        return {threshold: np.zeros((height, width), np.uint8) for threshold in thresholds}
-    values = stretch(from_square(maps, height, width, resampling, fit))
+        return {threshold: np.zeros((height, width), np.uint8) for threshold in THRESHOLDS}
+    values = stretch(from_square(maps, height, width, fit=fit))
     winners = np.asarray(labels, np.uint8)[values.argmax(axis=0)]
     highest = values.max(axis=0)
-    return {threshold: np.where(highest >= threshold, winners, np.uint8(0)) for threshold in thresholds}
+    return {threshold: np.where(highest >= threshold, winners, np.uint8(0)) for threshold in THRESHOLDS}
