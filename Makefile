@@ -74,13 +74,19 @@ lock: .venv-lock/bin/uv
 lint: venv
 	$(PY) -m ruff check .
 
-# Nothing else should run meanwhile; docs/PERFORMANCE.md says what to expect.
+# Nothing else should run meanwhile; docs/PERFORMANCE.md says what to expect. PyTorch needs Python 3.11.
 BENCH := runs/bench
-bench: venv
+bench: venv .venv-torch/installed
 	@mkdir -p $(BENCH)
 	$(PY) -m benchmarks.unpooling --output=$(BENCH)/unpooling.json
 	$(PY) -m benchmarks.train_step --image_size=160 --batch_size=16 --micro_batch_size=4 --output=$(BENCH)/train_step_160.json
-	$(PY) -m benchmarks.train_step --image_size=320 --batch_size=8 --micro_batch_size=2 --output=$(BENCH)/train_step_320.json
+	$(PY) -m benchmarks.train_step --image_size=320 --batch_size=8 --micro_batch_size=2 --rounds=2 --output=$(BENCH)/train_step_320.json
+	$(PY) -m benchmarks.inference --image_size=160 --output=$(BENCH)/inference.json
+	$(PY) -m benchmarks.input_pipeline --output=$(BENCH)/input_pipeline.json
+	$(PY) -m benchmarks.input_pipeline --drawn_size=96 --image_size=96 --resize_to=99 --batch_size=32 --preset=tiny \
+	  --output=$(BENCH)/input_pipeline_96.json
+	$(PY) -m benchmarks.evaluation --crf_images=4 --rounds=3 --output=$(BENCH)/evaluation.json
+	$(PY) -m benchmarks.builders --output=$(BENCH)/builders.json
 
 # The demo, each step behind the file that it writes last, so that a second run starts where the first ended.
 DEMO := runs/demo
