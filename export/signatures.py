@@ -295,6 +295,11 @@ class Endpoints:
         # A decoder fails without saying in which row. Only a data set can go on after that.
         count = tf.shape(files)[0]
         rows = tf.data.Dataset.from_tensor_slices((tf.range(count), files, *headers))
+        # Else tf.data rewrites its graph anew at each request, which takes 0.14 s of a processor.
+        plain = tf.data.Options()
+        plain.autotune.enabled = False
+        plain.experimental_optimization.apply_default_optimizations = False
+        rows = rows.with_options(plain)
         start = (tf.zeros((count, self.size, self.size, 3)), tf.zeros((count,), tf.bool))
         decoded = rows.map(prepare).ignore_errors(log_warning=False)
         squares, done = decoded.reduce(start, collect)
