@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-own-data test-install test-compat test-consumers serve-smoke soak lock lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-install test-compat test-consumers test-faults serve-smoke soak lock lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -62,6 +62,11 @@ serve-smoke: venv
 SECONDS ?= 120
 soak: venv
 	TFSEG_SOAK_SECONDS=$(SECONDS) $(PY) -m pytest -s tests/export/test_soak.py
+
+# Kills, full disks, malformed inputs: all of it, and how many there were; at most half an hour on 2 cores.
+FAULTS ?= 6
+test-faults: venv
+	TFSEG_FAULTS=$(FAULTS) TFSEG_SOAK_SECONDS=60 $(PY) -m pytest tests/faults tests/tfrecords/test_hostile_files.py tests/export/test_soak.py
 
 # Every package by its hash (BUILD.md); needs Python 3.11.
 lock: .venv-lock/bin/uv

@@ -213,7 +213,10 @@ class LocalModel:
             import tensorflow as tf
         except ImportError as error:
             raise ClientError("--model: pip install tensorflow, or ask a server (--url)") from error
-        self._tf, self._loaded = tf, tf.saved_model.load(str(folder))
+        try:
+            self._tf, self._loaded = tf, tf.saved_model.load(str(folder))
+        except Exception as error:  # TensorFlow raises many kinds for damaged files.
+            raise ClientError(f"{folder}: cannot be loaded as a SavedModel ({error})") from error
 
     def predict(self, signature: str, inputs: dict[str, list], deadline: float) -> dict[str, Any]:
         """Calls a signature; see `RestModel.predict`. Nothing here can be late."""

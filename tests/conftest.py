@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import fault_counts
 import pytest
 
 from tfrecords import coco, synthetic, voc
@@ -15,6 +16,13 @@ from tfseg.data.labels import LabelMap
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What `make test-faults` is for: how many faults were tried."""
+    if fault_counts.SCALE > 1:
+        for kind, count in sorted(fault_counts.COUNTS.items()):
+            terminalreporter.write_line(f"{count:7,} {kind}")
 
 
 @pytest.fixture(scope="session")

@@ -268,7 +268,8 @@ def find_saved_model(path: str | os.PathLike[str]) -> Path | None:
     path = Path(path)
     if (path / "saved_model.pb").is_file():
         return path
-    versions = [p.parent for p in path.glob("*/saved_model.pb") if p.parent.name.isdecimal()]
+    found = [file for file in path.glob("*/saved_model.pb") if file.is_file()]
+    versions = [file.parent for file in found if file.parent.name.isdecimal()]
     return max(versions, key=lambda version: int(version.name), default=None)
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from fault_counts import COUNTS
 from image_files import broken, encode, picture
 from PIL import Image
 
@@ -111,6 +112,8 @@ def test_good_and_bad_requests_at_once(requests):
         thread.join()
     assert not wrong, wrong[0]
     assert min(counts["good"], counts["bad"]) >= THREADS
+    COUNTS["requests answered rightly"] += counts["good"]
+    COUNTS["bad requests refused"] += counts["bad"]
     # The first half fills arenas and caches.
     middle, last = np.median(memory[16:24]), np.median(memory[-8:])
     print(

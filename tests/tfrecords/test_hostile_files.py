@@ -5,13 +5,13 @@
 
 import copy
 import json
-import os
 import random
 
 import image_zoo
 import numpy as np
 import pytest
 import tensorflow as tf
+from fault_counts import COUNTS, SCALE
 from PIL import Image
 from test_coco_builder import CONTENT, LABELS, SIDE
 
@@ -24,7 +24,6 @@ from tfseg.data.images import read_image
 from tfseg.data.transform import decode_image
 from tfseg.errors import InputError
 
-SCALE = int(os.environ.get("TFSEG_FAULTS", "1"))
 WEIRD = [
     None, [], {}, "", 0, -1, 1.5, 1.0, 1e400, float("nan"), 10**30, "x", True, [[]], [{}], [None], [1, 2],
     "1", "a/b", "..", "/x", "a\\b", "\ud800", [[1, 2, 3, 4, 5, 6]], [[1e9] * 6], {"size": None},
@@ -55,6 +54,7 @@ def test_mutated_images_decode_here_as_there_or_are_refused(tmp_path):
     zoo = [*image_zoo.plain().values(), *image_zoo.odd().values(), *image_zoo.oriented().values()]
     built = refused = 0
     for _ in range(300 * SCALE):
+        COUNTS["mutated images and masks"] += 1
         data = mutate(rng.choice(zoo), rng)
         (tmp_path / "mask.png").write_bytes(data)
         try:
@@ -104,6 +104,7 @@ def test_mutated_annotations_are_built_or_refused(tmp_path):
         Image.new("RGB", (SIDE, SIDE)).save(tmp_path / f"images/{number}.png")
     built = refused = 0
     for _ in range(120 * SCALE):
+        COUNTS["malformed inputs"] += 1
         path.write_text(json.dumps(spoilt(CONTENT, rng)))
         rules = coco.Rules(
             domain=rng.choice(["source", "target"]),
@@ -131,6 +132,7 @@ def test_mutated_texts_are_read_or_refused(tmp_path):
     )
     refused = 0
     for _ in range(500 * SCALE):
+        COUNTS["malformed inputs"] += 1
         path.write_bytes(mutate(text.encode(), rng))
         for read in readers:
             try:
