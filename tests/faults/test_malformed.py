@@ -193,6 +193,21 @@ def test_checkpoints(world, tmp_path):
         path.write_bytes(before)
 
 
+def test_progress_of_an_evaluation(world, tmp_path):
+    command, out, rng = COMMANDS["evaluate"], tmp_path / "out", random.Random(10)
+    words = command.words(world, out)
+    assert answered(evaluate.main, *words) == 0
+    expected = command.content(out)
+    progress = next(out.glob("*.jsonl"))
+    whole = progress.read_bytes()
+    for _ in range(3 * SCALE):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        progress.write_bytes(data if rng.random() < 0.7 else data[: rng.randrange(len(data))])
+        assert answered(evaluate.main, *words) == 0
+        assert command.content(out)["metrics.json"] == expected["metrics.json"]
+
+
 def test_lists_of_the_files_of_an_export(tmp_path):
     (tmp_path / "1/assets.extra").mkdir(parents=True)
     (tmp_path / "1/saved_model.pb").write_bytes(b"graph")
