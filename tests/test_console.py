@@ -24,6 +24,17 @@ CHATTER = (
     "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow",
     "E0000 00:00:1795582981.806999 5793 util.cc:131] oneDNN supports DT_UINT8 only on platforms with AVX-512",
 )
+LOST = (
+    "E0000 00:00:1795602780.958146   31248 base_collective_executor.cc:252] "
+    "BaseCollectiveExecutor::StartAbort UNAVAILABLE: Error reported from /job:worker/task:1: "
+    "The following tasks are unhealthy (stopped sending heartbeats):",
+    "/job:worker/replica:0/task:1",
+    "The tasks have crashed. Check the task logs for an earlier error, or scheduler events",
+    "E0000 00:00:1795602780.958244   31248 ring_alg.cc:291] Aborting RingReduce with UNAVAILABLE",
+    "Additional GRPC error information from remote target /job:worker/replica:0/task:0 while calling",
+    ':UNKNOWN:Error received from peer  {grpc_message:"recvmsg:Connection reset by peer", grpc_status:14}',
+    "The error could be from a previous operation. Restart your program to reset.",
+)
 NO_GPU = (
     "E0000 00:00:1795582820.709734    1235 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error"
 )
@@ -41,7 +52,7 @@ class NoFlags:
 
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_chatter_is_dropped_and_errors_are_forwarded(has_gpu):
-    lines = [f"{line}\n".encode() for line in (*CHATTER, NO_GPU, *REAL)]
+    lines = [f"{line}\n".encode() for line in (*CHATTER, *LOST, NO_GPU, *REAL)]
     to = io.BytesIO()
     console.forward([*lines, console._END, b"of the next\n"], to, has_gpu)
     assert to.getvalue().decode().splitlines() == [*([NO_GPU] if has_gpu else []), *REAL]

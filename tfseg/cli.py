@@ -38,7 +38,7 @@ from absl import flags
 from tfseg import stopping
 from tfseg.commands import called
 from tfseg.console import quiet
-from tfseg.errors import InputError
+from tfseg.errors import InputError, WorkerLostError
 from tfseg.files import refusal
 from tfseg.shipped import locate
 
@@ -125,8 +125,9 @@ def run(
     """Runs a command: parses its flags, calls `function`, and turns what goes wrong into one line.
 
     Misspelt flags, left-over words, `InputError` and files that the system refuses end as `error: ...`
-    on stderr with status 2, and the notes that were added to the error; Ctrl-C as `interrupted` with
-    status 130, SIGTERM as `terminated` with 143. Anything else is a defect of ours and keeps its traceback.
+    on stderr with status 2, and the notes that were added to the error; `WorkerLostError` with status 75;
+    Ctrl-C as `interrupted` with status 130, SIGTERM as `terminated` with 143. Anything else is a defect of
+    ours and keeps its traceback.
 
     Args:
         command: Name of its module, as in `tfseg.train`.
@@ -152,6 +153,8 @@ def run(
                 return function(options) or 0
     except InputError as error:
         return _fail(error, str(error))
+    except WorkerLostError as error:
+        return _fail(error, str(error), error.STATUS)
     except Exception as error:
         refused = refusal(error)
         if refused is None:
@@ -463,13 +466,13 @@ def _check_words(wanted: typing.Mapping[str, Any], left: Sequence[str]) -> tuple
     return tuple(left)
 
 
-def _fail(error: Exception, message: str) -> int:
+def _fail(error: Exception, message: str, status: int = BAD_INPUT) -> int:
     message = "; ".join([message, *getattr(error, "__notes__", ())])
     # On one line; other spaces than these may be parts of names, other control characters steer a terminal.
     line = re.sub(r"[ \t\r\n\f\v]+", " ", message.strip())
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], line)
     print(f"error: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '...'}", file=sys.stderr)
-    return BAD_INPUT
+    return status
 
 
 _LONGEST_LINE = 8000

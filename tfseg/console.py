@@ -25,6 +25,13 @@ _CHATTER = re.compile(
     rb"|To enable the following instructions: "  # Second line of cpu_feature_guard.
     rb"|E\d{4} .*oneDNN supports DT_\w+ only on platforms with AVX-512"  # Another kernel is taken.
 )
+# What TensorFlow says of a process that trained with this one and is gone: the command says it in one line.
+_LOST = re.compile(
+    rb"E\d{4} .*(base_collective_executor|ring_alg)\.cc:\d+\] .*Abort"
+    rb"|/job:\w+/replica:\d+/task:\d+$|The tasks have crashed\. Check the task logs"
+    rb"|The error could be from a previous operation\.|:UNKNOWN:Error received from peer"
+    rb"|Additional GRPC error information from remote target "
+)
 _NO_GPU = re.compile(rb"E\d{4} .*(failed call to cuInit|Unable to register cu\w+ factory)")
 
 
@@ -77,7 +84,7 @@ def forward(lines: Iterable[bytes], to: BinaryIO, has_gpu: bool = False) -> None
     for line in lines:
         if line.endswith(_END):
             return
-        if not _CHATTER.match(line) and (has_gpu or not _NO_GPU.match(line)):
+        if not (_CHATTER.match(line) or _LOST.match(line) or (_NO_GPU.match(line) and not has_gpu)):
             to.write(line)
             to.flush()
 

@@ -19,3 +19,14 @@ class RecordError(InputError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class WorkerLostError(RuntimeError):
+    """Another process of a training on several machines has ended; started again, it goes on.
+
+    `tfseg.cli.run` prints it as `error: ...`, with a status of its own, so that a cluster manager can tell
+    it from input that is wrong.
+    """
+
+    STATUS = 75
+    """Exit status: `EX_TEMPFAIL` of sysexits.h."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tfseg import cli
+from tfseg.training.cluster import Cluster, read_cluster
 from tfseg.training.folder import training_folder
 from tfseg.training.options import TrainingOptions
 
@@ -22,11 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: TrainingOptions) -> None:
+    cluster = read_cluster()
+    if cluster and not cluster.is_chief:
+        _train(options, cluster)
+        return
     with training_folder(options.model_dir, "--model_dir=", options.stage):
-        with cli.working("loading TensorFlow"):  # Once the flags are known to be right.
-            from tfseg.training.loop import train
+        _train(options, cluster)
 
-        train(options)
+
+def _train(options: TrainingOptions, cluster: Cluster | None) -> None:
+    if cluster:
+        cluster.meet()
+    with cli.working("loading TensorFlow"):  # Once the flags are known to be right.
+        from tfseg.training.loop import train
+
+    train(options, cluster=cluster)
 
 
 if __name__ == "__main__":

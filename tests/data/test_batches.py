@@ -129,6 +129,24 @@ def test_batches_of_any_size_hold_the_same_stream(synthetic_records):
     _assert_equal(joined(small), joined(large))
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_replicas_share_the_batches_of_one(synthetic_records, processes):
+    """Laid side by side, the parts that processes read for their replicas are the whole batches."""
+    parts, start = 4, 3
+    whole = _take(training_batches(_streams(synthetic_records), AUGMENTED, 24, 3, start), 2)
+    local = parts // processes
+    read = []
+    for first in range(0, parts, local):
+        own = range(first, first + local)
+        dataset = training_batches(_streams(synthetic_records), AUGMENTED, 24, 3, start, parts=parts, own=own)
+        assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY  # Else workers would ask each other.
+        read.append(_take(dataset, 2 * local))
+    for step, batch in enumerate(whole):
+        elements = [element for each in read for element in each[step * local : (step + 1) * local]]
+        joined = tf.nest.map_structure(lambda *pieces: np.concatenate(pieces), *elements)
+        _assert_equal(joined, batch)
+
+
 def test_seeds_and_domains_are_augmented_apart(synthetic_records):
     split = Split.load(synthetic_records, "source_train")
     as_target = Split(

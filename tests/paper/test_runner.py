@@ -50,6 +50,14 @@ def test_what_has_lost_its_product_is_run_again(tmp_path):
     assert one.product.read_text() == "x"
 
 
+def test_several_machines_are_refused(tmp_path, monkeypatch):
+    """Each of them would run all jobs, and each training would wait for the other."""
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    with pytest.raises(InputError, match=r"TF_CONFIG: .*one machine; unset it"):
+        run(tmp_path, job(tmp_path, "a"))
+    assert not (tmp_path / "a.txt").exists()
+
+
 def test_a_crash_is_contained(tmp_path, capfd):
     boom = "import os, sys; print('about to fall', flush=True); os.abort()"
     jobs = [

@@ -180,6 +180,10 @@ STAGE_ONE = [*SMALL, "--stage=attention", "--encoder_weights=none", "--steps=2"]
         (["--resize_to=20"], ["resize_to=20", "32"]),
         (["--source_fraction=0"], ["fraction 0.0", "above 0"]),
         (["--target_masks=99"], ["99 masks asked for"]),
+        (
+            ["--cpu_devices=2", "--dtype_policy=mixed_float16"],
+            ["mixed_float16: trains on one device"],
+        ),
         (["--steps=0"], ["--steps=0"]),
     ],
     ids=lambda value: value[0].lstrip("-") if isinstance(value[0], str) else None,

@@ -15,9 +15,11 @@ _CONTEXT.set_forkserver_preload(["tfseg.training.loop"])
 class Run:
     """One started command; `status`, `out` and `err` are there once it was waited for."""
 
-    def __init__(self, words: list[str], folder: Path) -> None:
+    def __init__(self, words: list[str], folder: Path, tf_config: str = "") -> None:
+        folder.mkdir(exist_ok=True)
         self._out, self._err = folder / "out.txt", folder / "err.txt"
-        self._process = _CONTEXT.Process(target=_command, args=(words, str(self._out), str(self._err)))
+        paths = str(self._out), str(self._err)
+        self._process = _CONTEXT.Process(target=_command, args=(words, *paths, tf_config))
         self._process.start()
         self.pid = self._process.pid
 
@@ -39,7 +41,9 @@ class Run:
         return self.wait()
 
 
-def _command(words: list[str], out: str, err: str) -> None:
+def _command(words: list[str], out: str, err: str, tf_config: str) -> None:
+    if tf_config:
+        os.environ["TF_CONFIG"] = tf_config
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     from tfseg import train

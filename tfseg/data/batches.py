@@ -33,6 +33,8 @@ def training_batches(
     seed: int,
     start_step: int = 0,
     bad_records: BadRecords | None = None,
+    parts: int = 1,
+    own: range = range(1),
 ) -> tf.data.Dataset:
     """Builds the stream of global batches from `start_step` on, without end.
 
@@ -45,35 +47,49 @@ def training_batches(
         seed: Seed of crops and mirroring.
         start_step: Number of the first update.
         bad_records: Takes unusable records, in whose place the next pairs are read; None fails at the first.
+        parts: Equal parts, in order, that a batch is cut into: one a replica.
+        own: Numbers of those that are read here; each is an element of the dataset.
 
     Returns:
         Dataset of `{domain: examples}`, each a dictionary of `image` float32 `[b, S, S, 3]`, `label` int32
         `[b]`, `mask` uint8 `[b, S, S]` of 0, 1, 255, and `present` float32 `[b, L]`, all labels of the image.
 
     Raises:
-        InputError: If the batch cannot be halved.
+        InputError: If the batch cannot be cut so.
     """
-    if batch_size % len(streams):
-        raise InputError(f"batch_size={batch_size}: must be a multiple of {len(streams)}, one share a domain")
-    share = batch_size // len(streams)
+    if batch_size % (len(streams) * parts):
+        cut = f"one share a domain{f' and for each of {parts} replicas' if parts > 1 else ''}"
+        raise InputError(f"batch_size={batch_size}: must be a multiple of {len(streams) * parts}, {cut}")
+    size = batch_size // (len(streams) * parts)
+    stored = {
+        domain: stored_pairs(stream, size, start_step, bad_records, parts, own)
+        for domain, stream in streams.items()
+    }
     return tf.data.Dataset.zip(
         {
-            domain: _domain_batches(stream, transform, share, seed, start_step, bad_records)
+            domain: _examples(stream, stored[domain], transform, seed).batch(size, drop_remainder=True)
             for domain, stream in streams.items()
         }
-    ).prefetch(2)
+    ).prefetch(2 * len(own))
 
 
 def stored_pairs(
-    stream: Stream, share: int, start_step: int = 0, bad_records: BadRecords | None = None
+    stream: Stream,
+    size: int,
+    start_step: int = 0,
+    bad_records: BadRecords | None = None,
+    parts: int = 1,
+    own: range = range(1),
 ) -> tf.data.Dataset:
     """Builds the endless stream of pairs of one domain as they are stored.
 
     Args:
         stream: The pairs.
-        share: Pairs of an update, read at once.
+        size: Pairs of a part of an update, read at once.
         start_step: As for `training_batches`.
         bad_records: As for `training_batches`.
+        parts: As for `training_batches`.
+        own: As for `training_batches`.
 
     Returns:
         Dataset of `(position, serialized, label, use_mask)`: scalars, int64, string, int32 and bool.
@@ -88,23 +104,18 @@ def stored_pairs(
             np.array([pair.use_mask for _, pair in read]),
         )
 
-    def pairs(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def pairs(element: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        part = element // len(own) * parts + own.start + element % len(own)
+        positions = part * size + tf.range(size, dtype=tf.int64)
         fetched = tf.numpy_function(fetch, [positions], (tf.string, tf.int32, tf.bool), stateful=False)
-        return positions, *(tf.ensure_shape(values, (share,)) for values in fetched)
+        return positions, *(tf.ensure_shape(values, (size,)) for values in fetched)
 
     # Python is called once for all of them: a call takes as long as decoding half an image.
-    positions = tf.data.Dataset.range(start_step * share, np.iinfo(np.int64).max).batch(share)
-    return positions.map(pairs, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+    elements = tf.data.Dataset.counter(start_step * len(own))
+    return elements.map(pairs, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
 
-def _domain_batches(
-    stream: Stream,
-    transform: Transform,
-    share: int,
-    seed: int,
-    start_step: int,
-    bad_records: BadRecords | None,
-) -> tf.data.Dataset:
+def _examples(stream: Stream, stored: tf.data.Dataset, transform: Transform, seed: int) -> tf.data.Dataset:
     num_labels, size = stream.split.label_map.num_labels, transform.image_size
     # Mirroring and cropping of source and target are drawn apart.
     domain_seed = 2 * seed + (stream.split.domain == "target")
@@ -127,9 +138,7 @@ def _domain_batches(
             "present": tf.reduce_max(tf.one_hot(record["labels"] - 1, num_labels), axis=0),
         }
 
-    stored = stored_pairs(stream, share, start_step, bad_records)
-    examples = stored.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(share, drop_remainder=True)
+    return stored.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 class _Reader:

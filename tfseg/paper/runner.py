@@ -21,6 +21,7 @@ from tfseg import stopping
 from tfseg.cli import expand_flagfiles, format_seconds
 from tfseg.files import write_atomic
 from tfseg.folders import sole_writer
+from tfseg.training.cluster import refuse_cluster
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 120.0
@@ -92,10 +93,12 @@ class Runner:
         """Runs what is not finished; returns whether everything is now.
 
         Raises:
-            InputError: If another process runs jobs there.
+            InputError: If another process runs jobs there, or `TF_CONFIG` is set, which each job would take
+                for itself.
             Stopped: If it was told to stop. The job that was under way saves its work first; a second call
                 starts where this one ended.
         """
+        refuse_cluster()
         with sole_writer(self._folder, ""):
             return self._run_waiting()
 

@@ -61,9 +61,16 @@ class StageCheckpoints:
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, stage_dir: Path, keep: int
     ) -> None:
-        self._network, self._stage_dir, self._keep = network, stage_dir, keep
+        self._network, self._optimizer = network, optimizer
+        self._stage_dir, self._keep = stage_dir, keep
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.checkpoint = stage_checkpoint(network, optimizer, self.step)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that a checkpoint holds, in an order that is the same in every process."""
+        variables = [*self._network.variables, *self._optimizer.variables]
+        return [*(variable.value for variable in variables), self.step]
 
     @property
     def done(self) -> int:

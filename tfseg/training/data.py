@@ -63,12 +63,16 @@ class TrainingData:
         config = options.model_config(maps[0].num_labels)
         return cls(options, streams, maps[0], config, BadRecords(options.on_bad_record))
 
-    def batches(self, start_step: int = 0, batch_size: int | None = None) -> tf.data.Dataset:
-        """Returns the global batches from an update on; see `training_batches`.
+    def batches(
+        self, start_step: int = 0, batch_size: int | None = None, parts: int = 1, own: range = range(1)
+    ) -> tf.data.Dataset:
+        """Returns the global batches from an update on, or parts of them; see `training_batches`.
 
         Args:
             start_step: Updates done.
             batch_size: Pairs of a batch; those of an update if None.
+            parts: Parts that a batch is cut into.
+            own: Numbers of those that are read.
         """
         options, size = self.options, self.config.image_size
         resized = options.resize_to or round(size * 330 / 320)
@@ -80,7 +84,27 @@ class TrainingData:
             options.seed,
             start_step,
             self.bad_records,
+            parts,
+            own,
         )
+
+    def reader(self, strategy: tf.distribute.Strategy, start_step: int) -> Iterator[Batch]:
+        """Returns the batches from an update on, each replica's part with itself.
+
+        Args:
+            strategy: Its replicas, in order, get the parts of a batch; a process reads those of its own.
+            start_step: Updates done.
+        """
+
+        def own_parts(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            parts = context.num_replicas_in_sync
+            local = parts // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return self.batches(start_step, parts=parts, own=range(first, first + local))
+
+        # An iterator that copies to devices ahead takes up to a minute to end.
+        options = tf.distribute.InputOptions(experimental_fetch_to_device=False)
+        return iter(strategy.distribute_datasets_from_function(own_parts, options))
 
     def next(self, reader: Iterator[Batch], step: int) -> Batch:
         """Reads the batch of update `step`, counted from 0.

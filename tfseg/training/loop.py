@@ -2,7 +2,9 @@
 
 import platform
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,20 +14,27 @@ from tfseg import cli, stopping
 from tfseg.commands import called
 from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.records import Split
+from tfseg.errors import InputError
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
 from tfseg.training.adaptation import Adaptation
 from tfseg.training.checkpoints import BestCheckpoint, StageCheckpoints
+from tfseg.training.cluster import Cluster
 from tfseg.training.data import TrainingData
 from tfseg.training.monitor import Monitor, pictures_of
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
 from tfseg.training.start import load_start_weights, measure_features
-from tfseg.training.step import build_train_step
+from tfseg.training.step import Batch, build_train_step
 from tfseg.training.validation import Validation
+from tfseg.training.workers import Workers
+
+Losses = dict[str, tf.Tensor]
 
 
-def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> None:
+def train(
+    options: TrainingOptions, adaptation: Adaptation | None = None, *, cluster: Cluster | None = None
+) -> None:
     """Trains the stage, from its last checkpoint if there is one.
 
     Ctrl-C and SIGTERM end it after the update that is under way, saved.
@@ -33,63 +42,95 @@ def train(options: TrainingOptions, adaptation: Adaptation | None = None) -> Non
     Args:
         options: What to train on what.
         adaptation: The trained network that grows by new categories; None where stages follow each other.
+        cluster: The processes that train together, from `read_cluster`; None for this one alone.
 
     Raises:
         InputError: If records, flags or an earlier stage do not fit, or a loss is not finite.
+        WorkerLostError: If a process that this one trains with has ended.
     """
-    strategy = _set_up(options)
+    workers = Workers(cluster, options.cpu_devices)
+    keras.utils.set_random_seed(options.seed)
+    keras.config.set_dtype_policy(options.dtype_policy)
+    with workers.together():
+        _train(options, adaptation, workers)
+
+
+def _train(options: TrainingOptions, adaptation: Adaptation | None, workers: Workers) -> None:
     added = adaptation and adaptation.stream(options.data_dir, options.target_split, options.seed)
     data = TrainingData.open(options, {"target": added} if added else None)
+    workers.require_same(_common_to_all(data))
     directory = ModelDir(Path(options.model_dir), options.model, data.config, data.label_map)
     directory.refuse_other()
     stage_dir = directory.path / options.stage
 
-    with cli.working(f"{options.stage}: building the network"), strategy.scope():
-        # Network, optimizer and update.
+    # Network, optimizer and update.
+    with cli.working(f"{options.stage}: building the network"), workers.strategy.scope():
         network = directory.build(options.stage)
         stage = _stage(network, data, adaptation)
         optimizer = _optimizer(stage, options)
         sizes = options.batch_size, options.micro_batch_size
         train_step = build_train_step(stage, optimizer, tuple(data.streams), *sizes, options.jit_compile)
-
-        # Resume, or start from the earlier stage.
         checkpoints = StageCheckpoints(network, optimizer, stage_dir, options.keep_checkpoints)
-        origin = checkpoints.restore()
-        optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
-        origin = origin or _load_start_weights(network, directory, data, adaptation)
-    directory.save()
+
+    # Resume, or start from the earlier stage.
+    if workers.is_chief:
+        origin = checkpoints.restore() or _load_start_weights(network, directory, data, adaptation)
+        directory.save()
+        print(f"{options.stage}: starts at update {checkpoints.done} from {origin}")
+    workers.share(checkpoints.variables)
+    optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
     start = checkpoints.done
-    print(f"{options.stage}: starts at update {start} from {origin}")
     if start >= options.steps:
-        print(f"{stage_dir}: already trained for {start} updates; nothing to do")
+        if workers.is_chief:
+            print(f"{stage_dir}: already trained for {start} updates; nothing to do")
+        return
+
+    # The loop.
+    updates = _updates(data, workers, train_step, checkpoints.step)
+    if not workers.is_chief:
+        _follow(updates, workers, data)
         return
     inspection = _Inspection(network, data, checkpoints, stage_dir)  # Refuses before the run is recorded.
     _append_run(stage_dir, start, network, data, adaptation)
-
-    # The loop.
-    reader = iter(strategy.experimental_distribute_dataset(data.batches(start)))
     print("Compiling: the first update takes longer.", flush=True)
     with checkpoints.saved_when_stopped() as stop, Monitor.of(data, stage_dir, start) as monitor:
-        for done in range(start + 1, options.steps + 1):
-            monitor.update(done, train_step(data.next(reader, done - 1)))
-            checkpoints.step.assign(done)
+        for done, losses in updates:
+            monitor.update(done, losses)
             if done % options.checkpoint_every == 0 or done == options.steps:
                 monitor.flush()  # The log is never behind a checkpoint.
                 checkpoints.save()
-            stop.check()
-            inspection.after(done, monitor)
+            inspection.after(done, monitor, stop)
+            workers.check(stop)
     print(_closing_line(options, monitor))
 
 
-def _set_up(options: TrainingOptions) -> tf.distribute.Strategy:
-    """Sets seed and precision; returns a strategy over all GPUs, the CPU, or logical parts of the CPU."""
-    keras.utils.set_random_seed(options.seed)
-    keras.config.set_dtype_policy(options.dtype_policy)
-    if not options.cpu_devices:
-        return tf.distribute.MirroredStrategy()
-    parts = [tf.config.LogicalDeviceConfiguration()] * options.cpu_devices
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(options.cpu_devices)])
+def _updates(
+    data: TrainingData, workers: Workers, train_step: Callable[[Batch], Losses], step: tf.Variable
+) -> Iterator[tuple[int, Losses]]:
+    """Computes the updates that are left; yields the number of each, from 1, and its losses."""
+    start = int(step.numpy())
+    reader = data.reader(workers.strategy, start)
+    for done in range(start + 1, data.options.steps + 1):
+        losses = train_step(data.next(reader, done - 1))
+        step.assign(done)
+        yield done, losses
+
+
+def _follow(updates: Iterator[tuple[int, Losses]], workers: Workers, data: TrainingData) -> None:
+    """Takes part in the updates, and leaves all else to the chief."""
+    with stopping.later("this update") as stop:
+        for _ in updates:
+            workers.check(stop)
+    if data.bad_records:
+        print(f"{workers.name}: {data.bad_records}")
+
+
+def _common_to_all(data: TrainingData) -> dict[str, Any]:
+    """Returns what must be the same in all processes, by its name."""
+    own = {"data_dir", "model_dir", "init_dir"}  # Machines may see them under other paths.
+    flags = {name: value for name, value in cli.given_values(data.options).items() if name not in own}
+    versions = tf.__version__, keras.__version__
+    return {"flags": flags, "records": data.description(), "versions of TensorFlow or Keras": versions}
 
 
 def _stage(
@@ -124,6 +165,10 @@ def _optimizer(
         ]
     optimizer = AdamWithMultipliers(factors, learning_rate=options.learning_rate)
     if options.dtype_policy == "mixed_float16":
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:  # Each would scale for itself.
+            raise InputError(
+                "--dtype_policy=mixed_float16: trains on one device; several take float32 or mixed_bfloat16"
+            )
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(stage.trained)
     return optimizer
@@ -161,8 +206,16 @@ class _Inspection:
         if options.stage not in CLASSIFIER_STAGES:  # Always the same examples, so that they can be compared.
             self._shown = data.next(iter(data.batches()), 0)
 
-    def after(self, done: int, monitor: Monitor) -> None:
+    def after(self, done: int, monitor: Monitor, stop: stopping.Stop) -> None:
         """Shows what is due after an update; a signal ends it at once, for it changes no weight."""
+        if stop.signal is not None:
+            return
+        try:
+            self._show(done, monitor)
+        except stopping.Stopped as stopped:
+            stop.signal = stopped.signal
+
+    def _show(self, done: int, monitor: Monitor) -> None:
         options, last = self._options, done == self._options.steps
         if self._validation and (last or done % options.evaluate_every == 0):
             with stopping.at_once():
