@@ -103,7 +103,7 @@ def test_handlers_are_put_back():
     assert signal.set_wakeup_fd(-1) == -1
 
 
-TRAIN = ("tfseg.train", "--data_dir=.", "--model_dir=model", "--stage=joint")
+TRAIN = ("tfseg.train", "--data_dir=.", "--model_dir={folder}/model", "--stage=joint")
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ TRAIN = ("tfseg.train", "--data_dir=.", "--model_dir=model", "--stage=joint")
         (("tfrecords.build_voc", "--help"), "tfrecords.pool", 0),
     ],
 )
-def test_while_a_command_is_imported(words, imported, stop):
+def test_while_a_command_is_imported(words, imported, stop, tmp_path):
     """Python tells of each import when it is done; the signal is sent at one of them."""
     signum, status, word = STOPS[stop]
-    process = start(None, "-X", "importtime", "-m", *words)
+    process = start(None, "-X", "importtime", "-m", *(word.format(folder=tmp_path) for word in words))
     for line in process.stderr:
         if line.split("|")[-1].strip() == imported:
             break
