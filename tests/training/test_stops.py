@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM end a training saved, after the update that is under way; the same command goes on."""
 
+import json
 import re
 import shutil
 import signal
 
-from run_checks import JOINT, assert_same_losses, assert_same_weights, read_losses
+import pytest
+from run_checks import JOINT, SMALL, assert_same_losses, assert_same_weights, read_losses
 
 from tfseg.model_dir import read_model_dir
 
@@ -55,6 +57,22 @@ def test_a_validation_is_not_waited_for(trained, start, tmp_path):
     run = start(*words).kill_when(lambda: len(log.read_text().splitlines()) >= 42, signum=signal.SIGINT)
     number = stopped_at(run, signal.SIGINT)
     assert read_model_dir(tmp_path / "model").newest("joint").endswith(f"/ckpt-{number}")
+
+
+def test_figures_that_a_stop_kept_from_being_measured_are_made_up(train, tmp_path):
+    """The last validation of a stage comes after its last update is saved."""
+    words = [*SMALL, "--stage=attention", "--encoder_weights=none", "--steps=2", "--val_split=target_val"]
+    log = tmp_path / "model/attention/validation.jsonl"
+    assert train(*words).status == 0
+    whole = log.read_text()
+    assert json.loads(whole)["step"] == 2
+    log.write_text("")
+    run = train(*words)
+    assert run.status == 0 and "starts at update 2 from " in run.out, run.err
+    assert json.loads(log.read_text()) == pytest.approx(json.loads(whole), abs=1e-6)
+    run = train(*words)
+    assert run.status == 0 and "nothing to do" in run.out
+    assert len(read_losses(tmp_path / "model", "attention")) == 2
 
 
 def test_a_stage_ends_with_one_line(trained, synthetic_records):

@@ -15,12 +15,13 @@ from tfseg.commands import called
 from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.records import Split
 from tfseg.errors import InputError
+from tfseg.files import read_json_lines
 from tfseg.model_dir import ModelDir, append_run, read_model_dir
 from tfseg.training.adaptation import Adaptation
 from tfseg.training.checkpoints import BestCheckpoint, StageCheckpoints
 from tfseg.training.cluster import Cluster
 from tfseg.training.data import TrainingData
-from tfseg.training.monitor import Monitor, pictures_of
+from tfseg.training.monitor import VALIDATION_LOG, Monitor, pictures_of
 from tfseg.training.optimizer import AdamWithMultipliers, official_multipliers
 from tfseg.training.options import TrainingOptions
 from tfseg.training.stages import MultiLabelStage, SegmentationStage
@@ -80,7 +81,8 @@ def _train(options: TrainingOptions, adaptation: Adaptation | None, workers: Wor
     workers.share(checkpoints.variables)
     optimizer.learning_rate = options.learning_rate  # The checkpoint holds that of the earlier run.
     start = checkpoints.done
-    if start >= options.steps:
+    unvalidated = workers.is_chief and _is_unvalidated(options, stage_dir, start)
+    if start >= options.steps and not unvalidated:
         if workers.is_chief:
             print(f"{stage_dir}: already trained for {start} updates; nothing to do")
         return
@@ -94,6 +96,8 @@ def _train(options: TrainingOptions, adaptation: Adaptation | None, workers: Wor
     _append_run(stage_dir, start, network, data, adaptation)
     print("Compiling: the first update takes longer.", flush=True)
     with checkpoints.saved_when_stopped() as stop, Monitor.of(data, stage_dir, start) as monitor:
+        if unvalidated:
+            inspection.after(start, monitor, stop)
         for done, losses in updates:
             monitor.update(done, losses)
             if done % options.checkpoint_every == 0 or done == options.steps:
@@ -226,6 +230,13 @@ class _Inspection:
         if self._shown and (last or done % options.pictures_every == 0):
             drawn = {domain: pictures_of(self._network, shown) for domain, shown in self._shown.items()}
             monitor.pictures(done, drawn)
+
+
+def _is_unvalidated(options: TrainingOptions, stage_dir: Path, done: int) -> bool:
+    """Whether a stop kept the figures that are due after the update that is done from being measured."""
+    if not options.val_split or not done or (done != options.steps and done % options.evaluate_every):
+        return False
+    return all(entry.get("step") != done for entry in read_json_lines(stage_dir / VALIDATION_LOG))
 
 
 def _append_run(

@@ -166,6 +166,8 @@ class Monitor:
 
     def summary(self) -> str:
         """Returns, in one line, how long this run took and the mean of its last losses."""
+        if not self._recent:
+            return "saved before"
         means = {name: np.mean([values[name] for values in self._recent]) for name in self._recent[0]}
         losses = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
         seconds = cli.format_seconds(time.perf_counter() - self._begin)
