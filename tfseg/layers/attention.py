@@ -100,7 +100,10 @@ class AttendedFeature(keras.layers.Layer):
     def call(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
         """Sums the features under the attention; see the class for shapes."""
         features, attention = inputs
-        return ops.einsum("bhwc,bhw->bc", features, attention)
+        # A product of matrices: LiteRT's converter fails on an einsum that sums over two axes.
+        batch, height, width = ops.shape(attention)
+        attention = ops.reshape(attention, (batch, 1, height * width))
+        return ops.squeeze(ops.matmul(attention, _flatten_positions(features)), axis=1)
 
     def compute_output_shape(self, input_shape: tuple[tuple, tuple]) -> tuple[int | None, ...]:
         """Returns `[B, D]`."""
@@ -122,7 +125,8 @@ class DensifiedAttention(keras.layers.Layer):
     def call(self, inputs: tuple[KerasTensor, KerasTensor]) -> KerasTensor:
         """Correlates features with the attended feature; see the class for shapes."""
         features, attended = inputs
-        return ops.einsum("bhwc,bc->bhw", features, attended)
+        densified = ops.matmul(_flatten_positions(features), ops.expand_dims(attended, -1))
+        return ops.reshape(densified, ops.shape(features)[:-1])
 
     def compute_output_shape(self, input_shape: tuple[tuple, tuple]) -> tuple[int | None, ...]:
         """Returns `[B, h, w]`."""
@@ -139,6 +143,11 @@ def gram_matrix(features: KerasTensor) -> KerasTensor:
     Returns:
         `[B, M, M]` with M = h w, positions in row-major order.
     """
-    batch, height, width, channels = ops.shape(features)
-    flat = ops.reshape(features, (batch, height * width, channels))
+    flat = _flatten_positions(features)
     return ops.einsum("bmc,bnc->bmn", flat, flat)
+
+
+def _flatten_positions(features: KerasTensor) -> KerasTensor:
+    """Returns A of the equations, `[B, M, D]`, of `[B, h, w, D]`."""
+    batch, height, width, channels = ops.shape(features)
+    return ops.reshape(features, (batch, height * width, channels))
