@@ -54,7 +54,7 @@ def to_square(images: tf.Tensor, size: int, fit: str = "pad") -> tf.Tensor:
         lambda: shrink(tf.transpose(images, (0, 2, 1, 3))),
         lambda: tf.transpose(shrink(images), (0, 2, 1, 3)),
     )
-    return tf.ensure_shape(square, (None, size, size, 3))
+    return tf.reshape(square, (shape[0], size, size, 3))  # Its shape is known; TensorFlow.js has no ensure_shape.
 
 
 def from_square(maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor, fit: str = "pad") -> tf.Tensor:
