@@ -3,7 +3,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p 
 PY := .venv/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: venv demo photos test test-own-data test-install test-compat test-consumers test-faults serve-smoke soak lock lint bench clean-demo
+.PHONY: venv demo photos test test-own-data test-install test-compat test-consumers test-faults serve-smoke soak test-official-export lock lint bench clean-demo
 .DELETE_ON_ERROR:
 
 venv: .venv/installed
@@ -38,7 +38,7 @@ test-compat: venv .venv-tfa/installed .venv-torch/installed
 
 # Everything that reads an export, each in an environment of its own; prints the largest differences.
 CONSUMERS := .venv-consumers
-test-consumers: venv .venv-tfa/installed $(foreach e,formats beam tfx,$(CONSUMERS)/$e/installed)
+test-consumers: venv .venv-tfa/installed $(foreach e,formats beam tfx tfjs,$(CONSUMERS)/$e/installed)
 	@mkdir -p runs
 	TFSEG_CONSUMERS_TABLE=runs/consumers.txt $(PY) -m pytest tests/export/consumers
 	@cat runs/consumers.txt
@@ -46,6 +46,12 @@ $(CONSUMERS)/%/installed: tests/export/consumers/%.txt
 	@mkdir -p $(CONSUMERS)
 	python3.11 -m venv $(CONSUMERS)/$*
 	$(CONSUMERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+$(CONSUMERS)/tfjs/installed: tests/export/consumers/tfjs.txt
+	@mkdir -p $(CONSUMERS)
+	python3.11 -m venv $(CONSUMERS)/tfjs
+	$(CONSUMERS)/tfjs/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	npm install --silent --no-audit --no-fund --prefix $(CONSUMERS)/tfjs @tensorflow/tfjs@4.22.0 || echo "no npm: TensorFlow.js is not tested"
 	@touch $@
 $(CONSUMERS)/beam/installed: requirements-beam.txt
 	@mkdir -p $(CONSUMERS)
@@ -67,6 +73,10 @@ soak: venv
 FAULTS ?= 6
 test-faults: venv
 	TFSEG_FAULTS=$(FAULTS) TFSEG_SOAK_SECONDS=60 $(PY) -m pytest tests/faults tests/tfrecords/test_hostile_files.py tests/export/test_soak.py
+
+# The official network's export, each signature called once at 500x375: 9 GB of memory, some minutes.
+test-official-export: venv
+	TFSEG_OFFICIAL_EXPORT=1 $(PY) -m pytest -s tests/export/test_official.py
 
 # Every package by its hash (BUILD.md); needs Python 3.11.
 lock: .venv-lock/bin/uv

@@ -69,12 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: BatchOptions) -> int:
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise InputError("batch_predict needs Apache Beam: pip install 'tfseg[beam]'") from error
+    from tfseg.beam import make_pipeline
     from tfseg.model_dir import find_saved_model
+
+    pipeline = make_pipeline(options.runner_flags)
+    import apache_beam as beam
 
     version_dir = find_saved_model(Path(options.export_dir))
     if version_dir is None:
@@ -86,7 +85,6 @@ def _run(options: BatchOptions) -> int:
     shards = _shards(options)
     waiting = [shard for shard in shards if not _exists(_join(options.output_dir, shard.name("index")))]
     print(f"{len(shards)} shards, {len(shards) - len(waiting)} finished before")
-    pipeline = beam.Pipeline(options=PipelineOptions(list(options.runner_flags)))
     _ = (
         pipeline
         | beam.Create(waiting, reshuffle=False)

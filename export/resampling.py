@@ -54,7 +54,8 @@ def to_square(images: tf.Tensor, size: int, fit: str = "pad") -> tf.Tensor:
         lambda: shrink(tf.transpose(images, (0, 2, 1, 3))),
         lambda: tf.transpose(shrink(images), (0, 2, 1, 3)),
     )
-    return tf.reshape(square, (shape[0], size, size, 3))  # Its shape is known; TensorFlow.js has no ensure_shape.
+    # Not ensure_shape, which TensorFlow.js cannot run.
+    return tf.reshape(square, (shape[0], size, size, 3))
 
 
 def from_square(maps: tf.Tensor, height: tf.Tensor, width: tf.Tensor, fit: str = "pad") -> tf.Tensor:

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from tfseg import cli
+from tfseg import beam, cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
@@ -54,6 +54,7 @@ class CocoOptions:
         advanced=True,
     )
     builder: BuilderOptions = cli.group(BuilderOptions)
+    runner_flags: tuple[str, ...] = cli.words("[-- RUNNER_FLAG ...]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +67,7 @@ def _run(options: CocoOptions) -> None:
         from . import coco
         from .summary import split_table
 
+    runner = beam.runner_flags(options.builder.runner, options.runner_flags)
     require_output_folder(options.output_dir, "--output_dir=")
     summary = coco.build(
         annotations=options.annotations,
@@ -84,6 +86,7 @@ def _run(options: CocoOptions) -> None:
         output_dir=options.output_dir,
         num_shards=options.builder.num_shards,
         workers=options.builder.workers,
+        runner=runner,
     )
     print(split_table(summary))
 

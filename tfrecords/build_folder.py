@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfseg import cli
+from tfseg import beam, cli
 from tfseg.commands import called
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.errors import InputError
@@ -73,6 +73,7 @@ class FolderOptions:
         default=None,
     )
     builder: BuilderOptions = cli.group(BuilderOptions, skip=("exif",))
+    runner_flags: tuple[str, ...] = cli.words("[-- RUNNER_FLAG ...]")
 
     def __post_init__(self) -> None:
         """Refuses flags that do not go together."""
@@ -91,6 +92,7 @@ def _run(options: FolderOptions) -> None:
         from .masks import MaskRules, parse_mask_values
         from .summary import split_table
 
+    runner = beam.runner_flags(options.builder.runner, options.runner_flags)
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)
     values = parse_mask_values(options.mask_values, label_map, options.domain)
@@ -114,6 +116,7 @@ def _run(options: FolderOptions) -> None:
         split_seed=options.split_seed,
         num_shards=options.builder.num_shards,
         workers=options.builder.workers,
+        runner=runner,
     )
     print("\n\n".join(split_table(summary) for summary in summaries))
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfseg import cli
+from tfseg import beam, cli
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.files import require_output_folder
 
@@ -60,6 +60,7 @@ class VocOptions:
         default="auto",
     )
     builder: BuilderOptions = cli.group(BuilderOptions)
+    runner_flags: tuple[str, ...] = cli.words("[-- RUNNER_FLAG ...]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +74,7 @@ def _run(options: VocOptions) -> None:
         from .masks import parse_mask_values
         from .summary import split_table
 
+    runner = beam.runner_flags(options.builder.runner, options.runner_flags)
     require_output_folder(options.output_dir, "--output_dir=")
     label_map = LabelMap.load(options.label_map)
     folder = voc.VocFolder(
@@ -95,6 +97,7 @@ def _run(options: VocOptions) -> None:
         output_split=options.output_split,
         num_shards=options.builder.num_shards,
         workers=options.builder.workers,
+        runner=runner,
     )
     print(split_table(summary))
 

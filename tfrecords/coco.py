@@ -162,6 +162,7 @@ def build(
     output_dir: str | os.PathLike[str],
     num_shards: int = 0,
     workers: int = 1,
+    runner: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Builds one split from a COCO folder.
 
@@ -174,6 +175,7 @@ def build(
         output_dir: folder for it.
         num_shards: as `tfrecords.shards.write_split`.
         workers: number of processes.
+        runner: as `tfrecords.shards.write_split`.
 
     Returns:
         The summary as in `SPLIT.json`.
@@ -198,7 +200,7 @@ def build(
         skip_malformed=rules.malformed == "skip",
     )
     maker = RecordMaker(annotations, images_dir, rules)
-    return write_split(output_dir, head, images, maker, num_shards, workers)
+    return write_split(output_dir, head, images, maker, num_shards, workers, runner)
 
 
 def select(annotations: str | os.PathLike[str], label_map: LabelMap, rules: Rules) -> Selection:

@@ -224,6 +224,7 @@ def build(
     split_seed: int = 0,
     num_shards: int = 0,
     workers: int = 1,
+    runner: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Builds one split, or two that share no image, from a folder.
 
@@ -236,6 +237,7 @@ def build(
         split_seed: chooses them.
         num_shards: of each split, as `tfrecords.shards.write_split`.
         workers: number of processes; changes nothing in the result.
+        runner: as `tfrecords.shards.write_split`.
 
     Returns:
         The summaries as in `SPLIT.json`.
@@ -262,7 +264,7 @@ def build(
             notes=findings.by_kind(),
             skip_malformed=folder.malformed == "skip",
         )
-        summaries.append(write_split(output_dir, head, part, folder, num_shards, workers))
+        summaries.append(write_split(output_dir, head, part, folder, num_shards, workers, runner))
     return summaries
 
 

@@ -24,3 +24,9 @@ class BuilderOptions:
     )
     num_shards: int = cli.flag("Shards of a split; 0: one per 128 images.", default=0)
     workers: int = cli.flag("Processes.", default=default_workers(), advanced=True, lower=1)
+    runner: str = cli.flag(
+        "Apache Beam runner whose workers make the shards in the place of --workers, such as DirectRunner or "
+        "FlinkRunner (extra [beam]); words after -- are its flags. All must see the files under one path.",
+        default="",
+        advanced=True,
+    )

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from tfseg import beam
 from tfseg.data.labels import Domain, LabelMap
 from tfseg.data.records import FRAME_BYTES, ImageRecord, RecordInfo, index_json, serialize, shard_name
 from tfseg.errors import InputError
@@ -101,6 +102,7 @@ def write_split(
     make_record: Callable[[Item], ImageRecord],
     num_shards: int = 0,
     workers: int = 1,
+    runner: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Builds a split and puts it into `output_dir`.
 
@@ -112,6 +114,8 @@ def write_split(
             or a method of an object that can be pickled.
         num_shards: number of shards, 0 for one per `IMAGES_PER_SHARD` records.
         workers: number of processes; does not change a byte.
+        runner: flags of an Apache Beam runner, whose workers then make the shards; they do not change a
+            byte either. All workers must see `output_dir` and what `make_record` reads.
 
     Returns:
         The summary: what `SPLIT.json` holds, less the records.
@@ -132,8 +136,11 @@ def write_split(
             _ShardTask(path, i, shard, make_record, head.skip_malformed)
             for i, (path, shard) in enumerate(zip(paths, shards, strict=True))
         ]
-        sizes = [len(shard) for shard in shards]
-        results = [*run_tasks(_write_shard, tasks, workers, head.name, " images", sizes, [__name__])]
+        if runner:
+            results = [*beam.run_tasks(_write_shard, tasks, runner, building)]
+        else:
+            sizes = [len(shard) for shard in shards]
+            results = [*run_tasks(_write_shard, tasks, workers, head.name, " images", sizes, [__name__])]
         _tell_skipped(head.name, [message for result in results for message in result.skipped])
         summary = _summary(head, [task.path.name for task in tasks], results)
         infos = [info for result in results for info in result.infos]

@@ -7,7 +7,7 @@ they do not always); `tfrecords.verify` counts where they do not.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,7 @@ def build(
     output_split: str = "",
     num_shards: int = 0,
     workers: int = 1,
+    runner: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Builds one split from a VOC folder.
 
@@ -217,6 +218,7 @@ def build(
         output_split: name of the split that is written; empty for `split`.
         num_shards: as `tfrecords.shards.write_split`.
         workers: number of processes.
+        runner: as `tfrecords.shards.write_split`.
 
     Returns:
         The summary as in `SPLIT.json`.
@@ -236,7 +238,7 @@ def build(
         notes=findings.by_kind(),
         skip_malformed=folder.malformed == "skip",
     )
-    return write_split(output_dir, head, images, folder, num_shards, workers)
+    return write_split(output_dir, head, images, folder, num_shards, workers, runner)
 
 
 def _options(folder: VocFolder, split: str, num_shards: int) -> dict[str, Any]:

@@ -4,15 +4,19 @@ The model is loaded as the server loads it: a session of the tag `serve`, tensor
 of the signature. Messages are those of `tensorflow_serving.apis`; JSON follows the page of the REST API:
 `instances` (rows) or `inputs` (columns), `{"b64": ...}` for binary strings, outputs as base64 where their
 name ends in `_bytes`, a single output without its name.
+
+`python tests/export/serving_server.py EXPORT_DIR` serves until Ctrl-C; not for use beyond tests.
 """
 
 import base64
 import contextlib
 import json
 import re
+import sys
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -94,15 +98,15 @@ class Server:
         return self.signatures[signature_name]
 
     @contextlib.contextmanager
-    def running(self):
+    def running(self, rest_port=0, grpc_port=0):
         """Yields (REST URL of the model, gRPC address)."""
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         rpc = grpc.server(futures.ThreadPoolExecutor(8), options=options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(self), rpc)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Status(self), rpc)
-        port = rpc.add_insecure_port("127.0.0.1:0")
+        port = rpc.add_insecure_port(f"127.0.0.1:{grpc_port}")
         rpc.start()
-        rest = ThreadingHTTPServer(("127.0.0.1", 0), _rest_handler(self))
+        rest = ThreadingHTTPServer(("127.0.0.1", rest_port), _rest_handler(self))
         threading.Thread(target=rest.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{rest.server_port}/v1/models/{self.name}", f"127.0.0.1:{port}"
@@ -224,7 +228,7 @@ def _predict_json(server, name, version, data):
         raise _invalid(f"JSON object: does not have named input: {sorted(unknown)[0]}")
     inputs = {key: _to_array(value, tf.as_dtype(infos[key].dtype)) for key, value in values.items()}
     outputs = server.predict(name, version, signature_name, inputs)
-    listed = {key: _to_json(value, key) for key, value in outputs.items()}
+    listed = listed_as_json(outputs)
     single = len(listed) == 1
     if not rows:
         return {"outputs": next(iter(listed.values())) if single else listed}
@@ -232,6 +236,11 @@ def _predict_json(server, name, version, data):
         return {"predictions": next(iter(listed.values()))}
     count = len(next(iter(listed.values())))
     return {"predictions": [{key: value[row] for key, value in listed.items()} for row in range(count)]}
+
+
+def listed_as_json(outputs):
+    """Arrays by name as the columns of an answer."""
+    return {key: _to_json(value, key) for key, value in outputs.items()}
 
 
 def _is_named(value, infos):
@@ -279,3 +288,19 @@ def _to_json(value, name):
 
 def _map(function, value):
     return [_map(function, one) for one in value] if isinstance(value, list) else function(value)
+
+
+def main(export_dir):
+    version_dir = find_saved_model(Path(export_dir))
+    with Server(version_dir).running(8501, 8500) as (url, address):
+        print(f"{url} and {address} serve {version_dir}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    # Beside tests/ lies what is tested.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from tfseg.model_dir import find_saved_model
+
+    main(*sys.argv[1:])

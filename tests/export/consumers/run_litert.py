@@ -8,18 +8,19 @@ from ai_edge_litert.interpreter import Interpreter
 
 export, samples, results = sys.argv[1:4]
 inputs = np.load(samples)
-serve = tf.saved_model.load(export).signatures["serving_default"]
+loaded = tf.saved_model.load(export)
+serve = loaded.signatures["serving_default"]
 
 
 def convert(size, optimizations):
     """A LiteRT model for images of `size`, (H, W): sizes become constants, and with them the resampling."""
-    specification = [tf.TensorSpec((1, *size, 3), tf.float32, "image"), tf.TensorSpec((1,), tf.int32, "label")]
+    image, label = tf.TensorSpec((1, *size, 3), tf.float32), tf.TensorSpec((1,), tf.int32)
 
-    @tf.function(input_signature=specification)
+    @tf.function(input_signature=[image, label])
     def find(image, label):
         return {"probability": serve(image=image, label=label)["probability"]}
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([find.get_concrete_function()], serve)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([find.get_concrete_function()], loaded)
     converter.optimizations = optimizations
     return Interpreter(model_content=converter.convert()).get_signature_runner()
 

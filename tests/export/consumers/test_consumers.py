@@ -18,14 +18,14 @@ import tensorflow as tf
 from PIL import Image
 from small_export import REPOSITORY
 
-from tfseg.inference.postprocessing import from_square
+from tfseg.inference.postprocessing import from_square, scale_background
 from tfseg.inference.preprocessing import to_square
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = {
     "main": Path(sys.prefix),
     "tfa": REPOSITORY / ".venv-tfa",
-    **{name: REPOSITORY / ".venv-consumers" / name for name in ("formats", "tfx", "beam")},
+    **{name: REPOSITORY / ".venv-consumers" / name for name in ("formats", "tfx", "tfjs", "beam")},
 }
 EXACT = 1e-5
 # OpenVINO computes float64 in float32: the weights of the resampling, which an image of S x S does not need.
@@ -134,6 +134,29 @@ def test_consumer(exported, samples, table, tmp_path, consumer, environment, scr
     run([python, HERE / script, exported.version_dir, samples.path, results, *flags], tmp_path)
     with np.load(results) as found:
         hold(consumer, dict(found), samples.expected, table)
+
+
+def test_litert(exported, samples, table, tmp_path):
+    results = tmp_path / "results.npz"
+    run([python_of("formats"), HERE / "run_litert.py", exported.version_dir, samples.path, results], tmp_path)
+    with np.load(results) as loaded:
+        found = dict(loaded)
+    quantized = found.pop("int8")
+    hold("LiteRT, float32", found, samples.expected, table)
+    mask, expected = (scale_background(p, 0.5) > 0.5 for p in (quantized, samples.expected["square"]))
+    iou = (mask & expected).sum() / (mask | expected).sum()
+    difference = np.abs(quantized - samples.expected["square"]).max()
+    table.append(("LiteRT, int8 weights (dynamic range)", "square", f"{difference:.1e}, IoU {iou:.4f}"))
+    assert iou >= 0.95 and 0.1 < expected.mean() < 0.9
+
+
+def test_tensorflow_js(exported, samples, table, tmp_path):
+    python, results = python_of("tfjs"), tmp_path / "results.npz"
+    if shutil.which("node") is None or not (ENVIRONMENTS["tfjs"] / "node_modules/@tensorflow/tfjs").is_dir():
+        pytest.skip("no Node.js with @tensorflow/tfjs")
+    run([python, HERE / "run_tensorflowjs.py", exported.version_dir, samples.path, results], tmp_path)
+    with np.load(results) as found:
+        hold("TensorFlow.js", dict(found), samples.expected, table)
 
 
 def test_saved_model_cli(exported, samples, table, tmp_path):
