@@ -27,6 +27,11 @@ _PNG = f"{_MASK}. As a grey 8-bit PNG, upright if EXIF says that the image is tu
 _FOUND = f"Label ids, ascending, padded with {PADDING}"
 _NAMES = "Their names, padded with empty strings"
 _SCORES = "Their probabilities by the classifier, 0 to 1, padded with 0"
+_WORDS = "Names, aliases or ids as text, e.g. 'dog' or '12'; rows are padded with empty strings"
+_EXAMPLE = (
+    "tf.Example with image/encoded (one JPEG or PNG file) and, if it names the labels to look for, "
+    "image/labels (int64, 1 to L)"
+)
 
 
 def describe(
@@ -75,23 +80,21 @@ def describe(
 
 def signatures(image_dtype: str = "float32", has_classifier: bool = True) -> dict[str, Any]:
     """Describes every signature; an export without classifier has no `segment`, `classify` and `scores`."""
+    described = _of_pixels(image_dtype) | _of_files(has_classifier)
+    if not has_classifier:
+        del described["segment"], described["classify"]
+    return described
+
+
+def _of_pixels(image_dtype: str) -> dict[str, Any]:
     image = _tensor(image_dtype, "[B, H, W, 3]", _PIXELS)
-    pixels = _tensor("uint8", "[B, H, W, 3]", _PIXELS)
-    label = _tensor("int32", "[B]", _LABEL)
-    files = _tensor("string", "[B]", _BYTES)
-    found = {
-        "labels": _tensor("int32", "[B, N]", _FOUND),
-        "names": _tensor("string", "[B, N]", _NAMES),
-        "mask_bytes": _tensor("string", "[B]", _PNG),
-    }
-    scored = {**found, "scores": _tensor("float32", "[B, N]", _SCORES)}
-    words = "Names, aliases or ids as text, e.g. 'dog' or '12'; rows are padded with empty strings"
+    pixels, label = _tensor("uint8", "[B, H, W, 3]", _PIXELS), _tensor("int32", "[B]", _LABEL)
     maps = "over the network's square, a padded image at its top left; side map_size for TransferNet"
     located = {
         "probability": _tensor("float32", "[B, H, W]", _PROBABILITY),
         "mask": _tensor("uint8", "[B, H, W]", _MASK),
     }
-    described = {
+    return {
         "serving_default": {
             "meaning": "Where is one label in each image?",
             "inputs": {"image": image, "label": label},
@@ -113,21 +116,6 @@ def signatures(image_dtype: str = "float32", has_classifier: bool = True) -> dic
                 "label_map": _tensor("uint8", "[B, H, W]", _MASK),
             },
         },
-        "bytes": {
-            "meaning": "As serving_default, from image files to masks as files.",
-            "inputs": {"image_bytes": files, "label": label},
-            "outputs": {"mask_bytes": _tensor("string", "[B]", _PNG)},
-        },
-        "segment": {
-            "meaning": "Which labels are in each image, and where? The whole job in one call.",
-            "inputs": {"image_bytes": files},
-            "outputs": scored,
-        },
-        "segment_labels": {
-            "meaning": "As segment, for labels that the client names.",
-            "inputs": {"image_bytes": files, "labels": _tensor("string", "[B, K]", words)},
-            "outputs": found,
-        },
         "classify": {
             "meaning": "How probable is each label in each image?",
             "inputs": {"image": image},
@@ -143,25 +131,43 @@ def signatures(image_dtype: str = "float32", has_classifier: bool = True) -> dic
                 "densified": _tensor("float32", "[B, h, w]", f"s of equation (7), {maps}"),
             },
         },
+    }
+
+
+def _of_files(has_classifier: bool) -> dict[str, Any]:
+    files, label = _tensor("string", "[B]", _BYTES), _tensor("int32", "[B]", _LABEL)
+    png = _tensor("string", "[B]", _PNG)
+    found = {
+        "labels": _tensor("int32", "[B, N]", _FOUND),
+        "names": _tensor("string", "[B, N]", _NAMES),
+        "mask_bytes": png,
+    }
+    scored = {**found, "scores": _tensor("float32", "[B, N]", _SCORES)}
+    return {
+        "bytes": {
+            "meaning": "As serving_default, from image files to masks as files.",
+            "inputs": {"image_bytes": files, "label": label},
+            "outputs": {"mask_bytes": png},
+        },
+        "segment": {
+            "meaning": "Which labels are in each image, and where? The whole job in one call.",
+            "inputs": {"image_bytes": files},
+            "outputs": scored,
+        },
+        "segment_labels": {
+            "meaning": "As segment, for labels that the client names.",
+            "inputs": {"image_bytes": files, "labels": _tensor("string", "[B, K]", _WORDS)},
+            "outputs": found,
+        },
         "examples": {
             "meaning": "As segment, for serialized tf.Examples.",
-            "inputs": {
-                "examples": _tensor(
-                    "string",
-                    "[B]",
-                    "tf.Example with image/encoded (one JPEG or PNG file) and, if it names the labels to "
-                    "look for, image/labels (int64, 1 to L)",
-                )
-            },
+            "inputs": {"examples": _tensor("string", "[B]", _EXAMPLE)},
             "outputs": {
                 **(scored if has_classifier else found),
                 "mask_bytes": _tensor("string", "[B, 1]", _PNG),
             },
         },
     }
-    if not has_classifier:
-        del described["segment"], described["classify"]
-    return described
 
 
 def _tensor(dtype: str, shape: str, meaning: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfseg.data.labels import LabelMap
 from tfseg.errors import InputError
 from tfseg.files import sync_directory, write_atomic
 from tfseg.folders import remove_dead, workspace
@@ -71,8 +72,6 @@ def export_model(
         if version_dir.exists():
             raise InputError(f"{version_dir}: exists; versions are never overwritten, give another --version")
         endpoints = _write(directory, model, classifier, temporary, options, weights_dtype)
-        extra = temporary / "assets.extra"
-        _write_json(extra / "labels.json", directory.label_map.to_dict())
         agreement = agreement_of(temporary, model, directory, options)
         exact = weights_dtype == "float32"
         if not agreement.difference <= (TOLERANCE if exact else 1.0):
@@ -80,16 +79,13 @@ def export_model(
                 f"the export differs from the Keras model by {agreement.difference:.1e}, above "
                 f"{TOLERANCE:.0e}; nothing was written"
             )
+        has_classifier = classifier is not None
         described = contract.describe(
-            directory.name,
-            directory.config,
-            endpoints.max_side,
-            directory.label_map,
-            options,
-            has_classifier=classifier is not None,
+            directory.name, directory.config, endpoints.max_side, directory.label_map, options, has_classifier
         )
-        weights = {"dtype": weights_dtype, "compared_with_keras": agreement._asdict()}
-        _write_json(extra / contract.FILE, {**described, "weights": weights})
+        _write_descriptions(
+            temporary / "assets.extra", directory.label_map, described, weights_dtype, agreement
+        )
         warmup.record(temporary, directory.label_map.num_labels, options.image_dtype)
         manifest.write(temporary)
         _sync_tree(temporary)
@@ -166,6 +162,14 @@ def _write(
         signatures[name] = traced
     tf.saved_model.save(module, str(path), signatures)
     return endpoints
+
+
+def _write_descriptions(
+    folder: Path, label_map: LabelMap, described: dict[str, Any], weights_dtype: str, agreement: Agreement
+) -> None:
+    weights = {"dtype": weights_dtype, "compared_with_keras": agreement._asdict()}
+    _write_json(folder / "labels.json", label_map.to_dict())
+    _write_json(folder / contract.FILE, {**described, "weights": weights})
 
 
 def _half(variable: keras.Variable) -> tf.Variable:

@@ -183,12 +183,15 @@ services:
 
 def _kubernetes(options: ServeOptions, config: dict[str, str], memory: int) -> str:
     name = options.name.lower().replace("_", "-")
+    documents = (_config_map(name, config), _deployment(name, options, memory), _service(name))
+    return "---\n".join(documents)
+
+
+def _config_map(name: str, config: dict[str, str]) -> str:
     data = "\n".join(
         f"  {file}: |\n" + "\n".join(f"    {line}" for line in text.splitlines())
         for file, text in config.items()
     )
-    arguments = "\n".join(f"            - {json.dumps(argument)}" for argument in _arguments(options))
-    # Metadata is NOT_FOUND until a version is loaded and warmed up; the model's status is not.
     return f"""\
 apiVersion: v1
 kind: ConfigMap
@@ -196,7 +199,11 @@ metadata:
   name: {name}-serving
 data:
 {data}
----
+"""
+
+
+def _deployment(name: str, options: ServeOptions, memory: int) -> str:
+    return f"""\
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -216,6 +223,21 @@ spec:
     spec:
       automountServiceAccountToken: false
       containers:
+{_container(options, memory)}\
+      volumes:
+        - name: models
+          persistentVolumeClaim: {{claimName: {json.dumps(options.claim)}, readOnly: true}}
+        - name: config
+          configMap: {{name: {name}-serving}}
+        - name: tmp
+          emptyDir: {{}}
+"""
+
+
+def _container(options: ServeOptions, memory: int) -> str:
+    arguments = "\n".join(f"            - {json.dumps(argument)}" for argument in _arguments(options))
+    # Metadata is NOT_FOUND until a version is loaded and warmed up; the model's status is not.
+    return f"""\
         - name: serving
           image: {json.dumps(options.image)}
           args:
@@ -242,14 +264,11 @@ spec:
             - {{name: models, mountPath: /models/{options.name}, readOnly: true}}
             - {{name: config, mountPath: /config, readOnly: true}}
             - {{name: tmp, mountPath: /tmp}}
-      volumes:
-        - name: models
-          persistentVolumeClaim: {{claimName: {json.dumps(options.claim)}, readOnly: true}}
-        - name: config
-          configMap: {{name: {name}-serving}}
-        - name: tmp
-          emptyDir: {{}}
----
+"""
+
+
+def _service(name: str) -> str:
+    return f"""\
 apiVersion: v1
 kind: Service
 metadata:
