@@ -1,5 +1,6 @@
 """Apache Beam, for the commands that can run on it."""
 
+import functools
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def run_tasks(
         pipeline
         | beam.Create(list(zip(tasks, paths, strict=True)), reshuffle=False)
         | beam.Reshuffle()  # Tasks go to all workers.
-        | beam.MapTuple(_run_task, function=function)
+        | beam.Map(functools.partial(_run_task, function))
     )
     pipeline.run().wait_until_finish()
     for path in paths:
@@ -78,7 +79,8 @@ def run_tasks(
         yield result
 
 
-def _run_task(task: Any, path: Path, function: Callable[[Any], Any]) -> None:
+def _run_task(function: Callable[[Any], Any], work: tuple[Any, Path]) -> None:
+    task, path = work
     try:
         result = function(task)
     except (InputError, OSError) as error:  # For people; Beam would wrap it in its own.
