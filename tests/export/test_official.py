@@ -31,16 +31,23 @@ LABEL = 8
 CONFIG = preset("official")
 
 
+def square():
+    return to_square(sample_image(375, 500), CONFIG.image_size)[None].astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def networks():
-    """Random weights, scaled so that probabilities are far from one half."""
+    """Random weights, but for the last layer: half of the image's pixels are foreground."""
     keras.utils.set_random_seed(0)
     network, classifier = build_transfernet(CONFIG), build_classifier(CONFIG)
-    for layer in (
-        network.get_layer("decoder").get_layer("seg_score"),
-        network.get_layer("attention").get_layer("att_w"),
-    ):
-        layer.kernel.assign(100.0 * layer.kernel)
+    located = network({"image": square(), "label": np.array([LABEL])}, training=False)
+    score = network.get_layer("decoder").get_layer("seg_score")
+    height = int(CONFIG.image_size * 375 / 500)
+    above = np.diff(located["mask_logits"][0, :height])
+    scale = 2 / above.std()
+    score.kernel.assign(scale * score.kernel)
+    # Foreground is above a probability of 1/3, a difference of log 1/2.
+    score.bias.assign([0.0, np.log(0.5) - scale * np.median(above)])
     return network, classifier
 
 
@@ -89,8 +96,7 @@ def answers(version_dir):
 def differences(answers, network, classifier, label_map):
     """How far each signature is from the `Segmenter`: numbers; masks, as a share of pixels."""
     image, label = sample_image(375, 500), np.array([LABEL])
-    square = to_square(image, CONFIG.image_size)[None].astype(np.float32)
-    maps = network({"image": square, "label": label}, training=False)
+    maps = network({"image": square(), "label": label}, training=False)
     segmenter = Segmenter(KerasNetwork(network, classifier), label_map)
     plain = Segmenter(KerasNetwork(network), label_map, background_factor=1.0).segment(image, [LABEL])
     named, predicted = segmenter.segment(image, [LABEL]), segmenter.segment(image)
