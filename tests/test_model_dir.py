@@ -173,3 +173,23 @@ def test_labels_of_another_network_are_refused(directory):
     (directory.path / "labels.json").write_text(json.dumps(labels))
     with pytest.raises(InputError, match=r"labels\.json: has 3 labels, the network of model\.json 4"):
         read_model_dir(directory.path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(directory, value):
+    model = build_transfernet(TWO_BLOCKS)
+    kernel = model.weights[3]
+    kernel.assign(np.full(kernel.shape, value))
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(model=model), directory.path / "joint", None)
+    manager.save(checkpoint_number=11)
+    with pytest.raises(InputError, match=r"joint/ckpt-11: the weight .* has values that are NaN or infinite"):
+        directory.load("joint")
+    directory.load("joint", checkpoint=10)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--seed=4294967296", "--subset_seed=-1", "--resize_to=0", "--resize_to=99999999"]
+)
+def test_numbers_that_end_a_training_in_a_traceback_or_out_of_memory_are_refused(flag):
+    with pytest.raises(InputError, match=flag.split("=")[0]):
+        cli.parse(TrainingOptions, ["--data_dir=x", "--model_dir=x", "--stage=joint", flag])

@@ -347,8 +347,9 @@ def restore_weights(model: "keras.Model", checkpoint: str) -> None:
     """Loads the weights of a model from a checkpoint, leaving optimizer and step.
 
     Raises:
-        InputError: If the checkpoint is damaged or is another network's.
+        InputError: If the checkpoint is damaged, is another network's or holds weights that are no numbers.
     """
+    import numpy as np
     import tensorflow as tf
 
     try:
@@ -358,6 +359,9 @@ def restore_weights(model: "keras.Model", checkpoint: str) -> None:
     except (AssertionError, tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{checkpoint}: cannot be loaded into {model.name}: {reason}") from error
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise InputError(f"{checkpoint}: the weight {weight.path} has values that are NaN or infinite")
 
 
 def append_run(stage_dir: Path, first_update: int, flags: Sequence[str], run: dict[str, Any]) -> None:

@@ -164,11 +164,13 @@ def test_shards_and_folders_for_verify(world, tmp_path):
     for number in range(4 * SCALE):
         folder = tmp_path / str(number)
         shutil.copytree(world.records, folder)
-        path = rng.choice([path for path in folder.iterdir() if path.suffix != ".cfg"])
+        path = rng.choice(sorted(folder.glob("target_*")))
         data = bytearray(path.read_bytes())
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
-        assert answered(verify.main, "--workers=1", folder, statuses=(1, 2)) in (1, 2)
+        # A bit of a name or of an option in the index is nobody's damage; one of a record is.
+        status = answered(verify.main, "--workers=1", folder, statuses=(0, 1, 2))
+        assert status or path.suffix == ".json"
         shutil.rmtree(folder)
 
 

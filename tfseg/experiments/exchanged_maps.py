@@ -46,7 +46,7 @@ class Options:
     data_dir: str = cli.flag("Directory of the records.", exists="folder")
     split: str = cli.flag("Records with masks; the labels are those of the masks.", default="target_val")
     background_factor: float = cli.flag("As for tfseg.evaluate.", default=BACKGROUND_FACTOR, lower=1e-6)
-    seed: int = cli.flag("Chooses the other image and the wrong label.", default=0)
+    seed: int = cli.flag("Chooses the other image and the wrong label.", default=0, lower=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

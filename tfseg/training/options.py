@@ -8,6 +8,9 @@ from tfseg.config import ModelConfig, ModelName, PresetName, Stage, preset
 from tfseg.data.bad_records import OnBadRecord
 from tfseg.errors import InputError
 
+MAX_SEED = 2**32 - 1
+"""Largest seed that NumPy's generator of Keras takes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -53,9 +56,14 @@ class TrainingOptions:
         "Pairs computed at once on a device; 0: its whole share.", default=0, lower=0
     )
     learning_rate: float = cli.flag("Adam's step size, fixed over the stage.", default=5e-4, lower=0.0)
-    seed: int = cli.flag("Seed of weights, shuffling, crops and mirroring.", default=0, lower=0)
+    seed: int = cli.flag(
+        "Seed of weights, shuffling, crops and mirroring.", default=0, lower=0, upper=MAX_SEED
+    )
     resize_to: int | None = cli.flag(
-        "Side before the random crop, pixels; without it, 330/320 of the image size.", default=None
+        "Side before the random crop, pixels; without it, 330/320 of the image size.",
+        default=None,
+        lower=1,
+        upper=16384,
     )
     mirror: bool = cli.flag("Mirror half of the examples.", default=True)
     checkpoint_every: int = cli.flag("Updates between checkpoints.", default=1000, lower=1)
@@ -94,7 +102,7 @@ class TrainingOptions:
         "Share of the source images to train on, in (0, 1].", default=1.0, advanced=True
     )
     subset_seed: int = cli.flag(
-        "Seed that chooses those images, and those of --target_masks.", default=0, advanced=True
+        "Seed that chooses those images, and those of --target_masks.", default=0, advanced=True, lower=0
     )
     target_masks: int = cli.flag(
         "Target images whose masks are used, too.", default=0, advanced=True, lower=0
