@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
-from small_networks import THREE_BLOCKS
+from small_networks import THREE_BLOCKS, contrast
 
 from tfseg.config import ModelConfig
 from tfseg.data.labels import Label, LabelMap
@@ -30,11 +30,7 @@ def make_network(name="transfernet", seed=0, config=CONFIG):
     """Random weights, scaled so that probabilities are far from one half and attention far from uniform."""
     keras.utils.set_random_seed(seed)
     network = BUILDERS[name](config)
-    kernels = [network.get_layer("decoder").get_layer("seg_score").kernel]
-    if name == "transfernet":
-        kernels.append(network.get_layer("attention").get_layer("att_w").kernel)
-    for kernel in kernels:
-        kernel.assign(100.0 * kernel)
+    contrast(network)
     return network
 
 

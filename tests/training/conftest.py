@@ -1,8 +1,8 @@
 """A model directory with all four stages, trained once, and the means to run the command again."""
 
 import in_process
+import killable
 import pytest
-import train_runner
 from run_checks import JOINT, SMALL
 
 import tfseg.train
@@ -14,7 +14,7 @@ def start(synthetic_records, tmp_path):
 
     def starter(*words, folder=tmp_path):
         data, model = f"--data_dir={synthetic_records}", f"--model_dir={tmp_path / 'model'}"
-        return train_runner.Run([data, model, *words], folder)
+        return killable.Run("tfseg.train", [data, model, *words], folder)
 
     return starter
 

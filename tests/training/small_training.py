@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from small_networks import THREE_BLOCKS
+from small_networks import THREE_BLOCKS, contrast
 
 from tfseg.config import CLASSIFIER_STAGES
 from tfseg.data.labels import Label, LabelMap
@@ -25,11 +25,7 @@ def network(stage="joint", model="transfernet", config=CONFIG, seed=0):
     if stage in CLASSIFIER_STAGES:
         return build_classifier(config)
     built = BUILDERS[model](config)
-    kernels = [built.get_layer("decoder").get_layer("seg_score").kernel]
-    if model == "transfernet":
-        kernels.append(built.get_layer("attention").get_layer("att_w").kernel)
-    for kernel in kernels:
-        kernel.assign(100.0 * kernel)
+    contrast(built)
     return built
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from in_process import call
-from small_networks import THREE_BLOCKS
+from small_networks import THREE_BLOCKS, contrast
 from small_training import batch_of, gradients_of, network, stage_of
 from split_files import write_split
 
@@ -42,11 +42,7 @@ def old_model(path, model="transfernet", with_classifier=False):
     """A model directory of the old labels whose attention and masks are far from uniform."""
     keras.utils.set_random_seed(4)
     built = BUILDERS[model](CONFIG)
-    kernels = [built.get_layer("decoder").get_layer("seg_score").kernel]
-    if model == "transfernet":
-        kernels.append(built.get_layer("attention").get_layer("att_w").kernel)
-    for kernel in kernels:
-        kernel.assign(100.0 * kernel)
+    contrast(built)
     save_model_dir(
         ModelDir(path, model, CONFIG, OLD_MAP), built, build_classifier(CONFIG) if with_classifier else None
     )

@@ -3,8 +3,8 @@
 import re
 import signal
 
+import killable
 import pytest
-import train_runner
 from run_checks import (
     JOINT,
     assert_error,
@@ -28,7 +28,8 @@ def start_two(synthetic_records, tmp_path):
     def starter(*words, extra=()):
         jobs = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
         return [
-            train_runner.Run(
+            killable.Run(
+                "tfseg.train",
                 [f"--data_dir={synthetic_records}", f"--model_dir={tmp_path / model_dir}", *words, *own],
                 tmp_path / f"worker{index}",
                 tf_config(jobs, index=index),

@@ -15,16 +15,19 @@ _CONTEXT.set_forkserver_preload(["tfseg.training.loop", "tfrecords.shards", "tfs
 
 
 class Run:
-    """One started command; `status`, `out` and `err` are there once it was waited for."""
+    """One started command; `status`, `out` and `err` are there once it was waited for.
 
-    def __init__(self, module: str, words: list[str], folder: Path) -> None:
+    With `tf_config` it is one of several processes of a training.
+    """
+
+    def __init__(self, module: str, words: list[str], folder: Path, tf_config: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "out.txt", folder / "err.txt"
-        self._process = _CONTEXT.Process(
-            target=_command, args=(module, words, str(self._out), str(self._err))
-        )
+        paths = str(self._out), str(self._err)
+        self._process = _CONTEXT.Process(target=_command, args=(module, words, *paths, tf_config))
         self._started = time.monotonic()
         self._process.start()
+        self.pid = self._process.pid
 
     def wait(self, seconds: float = 600) -> "Run":
         """Waits for its end; `seconds` then says how long it took."""
@@ -39,7 +42,19 @@ class Run:
         """Sends a signal so many seconds after the start, unless it has ended before."""
         self._process.join(max(0.0, seconds - (time.monotonic() - self._started)))
         if self._process.is_alive():
-            os.kill(self._process.pid, signum)
+            os.kill(self.pid, signum)
+        return self.wait()
+
+    def kill_when(
+        self, condition: Callable[[], bool], seconds: float = 300, signum: int = signal.SIGKILL
+    ) -> "Run":
+        """Sends a signal as soon as `condition()` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self._process.is_alive(), f"ended too early: {self._err.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, "waited for in vain"
+            time.sleep(0.002)
+        os.kill(self.pid, signum)
         return self.wait()
 
     def poll_until_end(self, look: Callable[[], None]) -> "Run":
@@ -50,7 +65,9 @@ class Run:
         return self.wait()
 
 
-def _command(module: str, words: list[str], out: str, err: str) -> None:
+def _command(module: str, words: list[str], out: str, err: str, tf_config: str) -> None:
+    if tf_config:
+        os.environ["TF_CONFIG"] = tf_config
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.exit(importlib.import_module(module).main(words))
