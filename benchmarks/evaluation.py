@@ -87,7 +87,7 @@ def measure_counts(options: BenchmarkOptions) -> dict[str, dict]:
     for name, entries in taken.items():
         if entries[0]["value"] != taken["tfseg"][0]["value"]:
             raise InputError(f"{name} counts other pixels than tfseg")
-    return _per_image(taken, options.images, "tfseg")
+    return _compared(timing.per(taken, options.images), "tfseg")
 
 
 def _counted(call: Callable[[], np.ndarray]) -> timing.Measured:
@@ -136,13 +136,11 @@ def measure_crf(options: BenchmarkOptions) -> dict[str, dict]:
         f"{count} process{'es' * (count > 1)}": functools.partial(timing.measured, lambda n=count: refine(n))
         for count in counts
     }
-    return _per_image(timing.in_turn(measurements, options.rounds), options.crf_images, "1 process")
+    taken = timing.in_turn(measurements, options.rounds)
+    return _compared(timing.per(taken, options.crf_images), "1 process")
 
 
-def _per_image(taken: dict[str, list[timing.Measured]], images: int, base: str) -> dict[str, dict]:
-    for entries in taken.values():
-        for entry in entries:
-            entry |= {unit: entry[unit] / images for unit in timing.UNITS}
+def _compared(taken: dict[str, list[timing.Measured]], base: str) -> dict[str, dict]:
     return {
         name: timing.times(entries) | {f"of {base}": timing.ratios(entries, taken[base])}
         for name, entries in taken.items()

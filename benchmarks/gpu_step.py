@@ -81,11 +81,9 @@ def measure(options: BenchmarkOptions, policy: str) -> dict[str, dict]:
             for name, (script, python, told) in starts.items()
         }
         updates = {name: functools.partial(worker.ask, "updates") for name, worker in workers.items()}
-        taken = timing.in_turn(updates, options.rounds)
+        taken = timing.per(timing.in_turn(updates, options.rounds), options.updates)
     results = {}
     for name, entries in taken.items():
-        for entry in entries:
-            entry |= {unit: entry[unit] / options.updates for unit in timing.UNITS}
         results[name] = timing.times(entries) | {
             "pairs_per_s": timing.spread([options.batch_size / entry["wall_s"] for entry in entries]),
             "of JAX": timing.ratios(entries, taken["JAX"])["wall_s"],

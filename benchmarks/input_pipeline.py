@@ -110,10 +110,7 @@ def measure_stream(options: BenchmarkOptions, streams: "Mapping[str, PairStream]
                 stream.split.read(stream.at(share + position).index)
 
     measurements["Python code of the stream"] = functools.partial(timing.measured, read)
-    taken = timing.in_turn(measurements, options.rounds)
-    for entries in taken.values():
-        for entry in entries:
-            entry |= {unit: entry[unit] / options.pairs for unit in timing.UNITS}
+    taken = timing.per(timing.in_turn(measurements, options.rounds), options.pairs)
     return {
         "pairs": {
             name: timing.times(entries) | {"of decoding": timing.ratios(entries, taken[DECODE])}
@@ -194,10 +191,7 @@ def measure_training(options: BenchmarkOptions, streams: "Mapping[str, PairStrea
         "one batch": functools.partial(timing.measured, lambda: updates(lambda: batch)),
         "stream": functools.partial(timing.measured, lambda: updates(lambda: next(iterator))),
     }
-    taken = timing.in_turn(measurements, options.rounds)
-    for entries in taken.values():
-        for entry in entries:
-            entry |= {unit: entry[unit] / options.updates for unit in timing.UNITS}
+    taken = timing.per(timing.in_turn(measurements, options.rounds), options.updates)
     return {
         name: timing.times(entries) | {"of one batch": timing.ratios(entries, taken["one batch"])}
         for name, entries in taken.items()

@@ -72,6 +72,14 @@ def in_turn(
     return taken
 
 
+def per(taken: Mapping[Name, Sequence[Measured]], count: int) -> dict[Name, list[Measured]]:
+    """Returns measurements of `count` things at once, such as images, with the times of one of them."""
+    return {
+        name: [entry | {unit: entry[unit] / count for unit in UNITS} for entry in entries]
+        for name, entries in taken.items()
+    }
+
+
 def times(taken: Sequence[Measured]) -> dict[str, Spread]:
     """Returns the spread of `wall_s` and of `cpu_s`."""
     return {unit: spread([entry[unit] for entry in taken]) for unit in UNITS}

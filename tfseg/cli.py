@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 """Exit status for input that a person can mend."""
+_LONGEST_LINE = 8000  # Of an error, characters.
 
 
 def flag(
@@ -473,9 +474,6 @@ def _fail(error: Exception, message: str, status: int = BAD_INPUT) -> int:
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], line)
     print(f"error: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '...'}", file=sys.stderr)
     return status
-
-
-_LONGEST_LINE = 8000
 
 
 @contextlib.contextmanager

@@ -294,10 +294,8 @@ def read_model_dir(path: str | os.PathLike[str]) -> ModelDir:
     if name not in typing.get_args(ModelName):
         allowed = ", ".join(typing.get_args(ModelName))
         raise InputError(f"{path}/model.json: model {name!r}; allowed are {allowed}")
-    label_map, shape = (
-        LabelMap.load(path / "labels.json"),
-        ModelConfig.from_json(config, f"{path}/model.json"),
-    )
+    label_map = LabelMap.load(path / "labels.json")
+    shape = ModelConfig.from_json(config, f"{path}/model.json")
     if label_map.num_labels != shape.num_labels:
         raise InputError(
             f"{path}/labels.json: has {label_map.num_labels} labels, the network of model.json "
@@ -349,7 +347,6 @@ def restore_weights(model: "keras.Model", checkpoint: str) -> None:
     Raises:
         InputError: If the checkpoint is damaged, is another network's or holds weights that are no numbers.
     """
-    import numpy as np
     import tensorflow as tf
 
     try:
@@ -359,9 +356,16 @@ def restore_weights(model: "keras.Model", checkpoint: str) -> None:
     except (AssertionError, tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{checkpoint}: cannot be loaded into {model.name}: {reason}") from error
-    for weight in model.weights:
-        if not np.isfinite(weight.numpy()).all():
-            raise InputError(f"{checkpoint}: the weight {weight.path} has values that are NaN or infinite")
+    if (path := not_finite(model)) is not None:
+        raise InputError(f"{checkpoint}: the weight {path} has values that are NaN or infinite")
+
+
+def not_finite(model: "keras.Model") -> str | None:
+    """Returns the path of the first weight with values that are NaN or infinite; None without any."""
+    import tensorflow as tf
+
+    finite = ((weight.path, tf.reduce_all(tf.math.is_finite(weight.value))) for weight in model.weights)
+    return next((path for path, is_finite in finite if not is_finite), None)
 
 
 def append_run(stage_dir: Path, first_update: int, flags: Sequence[str], run: dict[str, Any]) -> None:

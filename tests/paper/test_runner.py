@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tfseg.cli import format_seconds
 from tfseg.errors import InputError
 from tfseg.paper import runner as runner_module
-from tfseg.paper.runner import Job, Runner, format_seconds
+from tfseg.paper.runner import Job, Runner
 
 WRITE = "import sys; open(sys.argv[1], 'a').write('x')"
 

@@ -10,7 +10,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -318,6 +318,10 @@ class Split:
                 f"split {self.name} in {self.data_dir} has the label map {self.label_map.name!r}, the model "
                 f"{of_model.name!r} with other labels; needed are records of the model's map"
             )
+
+    def relabelled(self, label_map: LabelMap) -> "Split":
+        """The same records under a label map that goes on from theirs; its open files are its own."""
+        return replace(self, label_map=label_map, _descriptors={}, _lock=threading.Lock())
 
     def read(self, index: int) -> bytes:
         """The serialized Example of record `index`; any number of threads may read at once.

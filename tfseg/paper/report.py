@@ -18,7 +18,6 @@ from tfseg.errors import InputError
 from tfseg.files import require_output_file, write_atomic
 from tfseg.inference import pictures
 from tfseg.paper.plan import Recipes
-from tfseg.paper.runner import format_seconds
 
 if TYPE_CHECKING:
     from tfseg.data.labels import LabelMap
@@ -295,7 +294,7 @@ def wall_times(stages: Sequence["StageRun"], evaluations: dict[str, dict[str, An
     rows += [[f"evaluate: {KINDS[kind]}", "-", "-"] for kind in evaluations]
     total = None if None in seconds else sum(seconds)
     return [
-        [*row, format_seconds(time)]
+        [*row, cli.format_seconds(time)]
         for row, time in zip([*rows, ["in all", "", ""]], [*seconds, total], strict=True)
     ]
 

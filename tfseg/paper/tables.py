@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfseg.cli import format_seconds
 from tfseg.files import write_atomic
 from tfseg.paper.results import read_metrics
-from tfseg.paper.runner import format_seconds
 
 
 @dataclasses.dataclass(frozen=True)

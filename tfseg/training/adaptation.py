@@ -1,7 +1,6 @@
 """A trained network grows by categories with image labels alone: what it starts from, what is trained."""
 
 import dataclasses
-import threading
 from typing import Any
 
 import keras
@@ -73,7 +72,7 @@ class Adaptation:
                 name = split.label_map.label(label).name
                 raise InputError(f"{where}: no image shows {name}, so that nothing could be learnt of it")
         new = PairStream(split, seed, masks=0)
-        old = [PairStream(_relabelled(one, split.label_map), seed, masks=0) for one in self.rehearsal]
+        old = [PairStream(one.relabelled(split.label_map), seed, masks=0) for one in self.rehearsal]
         return RehearsedStream(new, old, self.rehearsal_share) if old else new
 
     def load(self, network: keras.Model, stage: str) -> str:
@@ -110,11 +109,6 @@ class Adaptation:
                 "rehearsal_share": self.rehearsal_share if rehearsed else 0.0,
             }
         }
-
-
-def _relabelled(split: Split, label_map: LabelMap) -> Split:
-    # The files stay the other's to close.
-    return dataclasses.replace(split, label_map=label_map, _descriptors={}, _lock=threading.Lock())
 
 
 def always_shown(old: LabelMap, data_dir: str, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from tfseg import stopping
 from tfseg.errors import InputError
 from tfseg.files import write_atomic
 from tfseg.folders import remove_dead
-from tfseg.model_dir import BEST, ModelDir, save_model_dir, saved_checkpoints
+from tfseg.model_dir import BEST, ModelDir, not_finite, save_model_dir, saved_checkpoints
 
 # Scripts import the model directory from here, where it was once.
 __all__ = ["BestCheckpoint", "ModelDir", "restore_newest", "save_model_dir", "stage_checkpoint"]
@@ -223,9 +223,7 @@ def _require_finite_weights(network: keras.Model, step: int) -> None:
     Raises:
         InputError: If a weight is not finite.
     """
-    for weight in network.weights:
-        if not tf.reduce_all(tf.math.is_finite(weight.value)):
-            raise InputError(
-                f"{weight.path} is not finite after step {step}; this update was not saved. "
-                "Lower --learning_rate"
-            )
+    if (path := not_finite(network)) is not None:
+        raise InputError(
+            f"{path} is not finite after step {step}; this update was not saved. Lower --learning_rate"
+        )
